@@ -1,0 +1,1 @@
+"""Dysco on P4: dynamic service chaining as a session protocol."""

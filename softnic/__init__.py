@@ -1,0 +1,1 @@
+"""softnic: an embedded P4 target for bmv2 JSON, served over P4Runtime; it knows nothing of Dysco."""

@@ -1,0 +1,277 @@
+"""The line between the P4Runtime server above and the native data plane below.
+
+    P4Runtime server (protobuf, ids, arbitration)      softnic/p4runtime/
+            |  names, packed bytes, batches       ^  events
+            v                                     |
+    DataPlane (this file: types and Protocol)
+            |  ctypes                             ^
+            v                                     |
+    native code: generated pipeline + runtime          softnic/native.py, softnic/runtime/
+
+Keys, masks and parameters cross as packed bytes: the fields in the order of the table's
+key (or the action's parameters), each big-endian in ceil(bits / 8) bytes, nothing between.
+Names are those of the bmv2 JSON, which are also the P4Info preamble names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Protocol
+
+
+class UnsupportedConstructError(ValueError):
+    """The program uses something this target can't do; the text names it and where it stands."""
+
+
+class MatchKind(Enum):
+    """How one key field of a table matches."""
+
+    EXACT = "exact"
+    LPM = "lpm"
+    TERNARY = "ternary"
+    RANGE = "range"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A named value of `bits` bits: an action parameter, or a digest field."""
+
+    name: str
+    bits: int
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes when packed."""
+        return (self.bits + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class KeyField(Field):
+    """One field of a table's key."""
+
+    match: MatchKind
+
+
+@dataclass(frozen=True, slots=True)
+class ActionInfo:
+    """An action and its run-time parameters."""
+
+    name: str
+    params: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """What the server needs to know of a table."""
+
+    name: str
+    key: tuple[KeyField, ...]
+    actions: tuple[str, ...]
+    size: int
+    has_counter: bool
+    has_timeout: bool
+    is_const: bool
+    default_is_const: bool
+
+    @property
+    def needs_priority(self) -> bool:
+        """True if entries carry a priority (P4Runtime 1.4, 9.1.1)."""
+        return any(k.match in _WITH_PRIORITY for k in self.key)
+
+
+_WITH_PRIORITY = frozenset({MatchKind.TERNARY, MatchKind.RANGE, MatchKind.OPTIONAL})
+
+
+class Op(IntEnum):
+    """What a write does to an entry."""
+
+    INSERT = 1
+    MODIFY = 2
+    DELETE = 3
+
+
+class Status(IntEnum):
+    """Outcome of one write."""
+
+    OK = 0
+    EXISTS = 1
+    NOT_FOUND = 2
+    FULL = 3
+    INVALID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A table entry's match: with `key` and `mask` of equal length.
+
+    EXACT: mask all ones. LPM: mask of the prefix. TERNARY, OPTIONAL: mask (zeros: don't care).
+    RANGE: `key` holds the low bound, `mask` the high bound. `priority`: the higher wins, as in
+    P4Runtime; 0 where the table needs none.
+    """
+
+    key: bytes
+    mask: bytes
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A table entry. `idle_timeout_ns` 0: never times out."""
+
+    match: Match
+    action: str
+    params: bytes
+    idle_timeout_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One write to a table; for DELETE only `entry.match` counts."""
+
+    op: Op
+    table: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class CounterValue:
+    """A counter cell."""
+
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One copy made by a clone session or a multicast group."""
+
+    port: int
+    instance: int
+
+
+@dataclass(frozen=True, slots=True)
+class PacketInEvent:
+    """A frame that the pipeline sent to the CPU port, as the deparser wrote it."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DigestEvent:
+    """A message of a digest extern: the packed fields of one struct."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimeoutEvent:
+    """An entry that no packet hit for its `idle_timeout_ns` (reported once per idle period)."""
+
+    table: str
+    match: Match
+
+
+Event = PacketInEvent | DigestEvent | IdleTimeoutEvent
+
+
+@dataclass(frozen=True, slots=True)
+class PortStats:
+    """Frames and bytes of one port since start, and drops by reason."""
+
+    port: int
+    interface: str
+    up: bool
+    rx_frames: int
+    rx_bytes: int
+    tx_frames: int
+    tx_bytes: int
+    drops: Mapping[str, int]
+
+
+class Program(Protocol):
+    """A compiled pipeline, ready to be loaded into any number of data planes."""
+
+    tables: Mapping[str, TableInfo]
+    actions: Mapping[str, ActionInfo]
+    digests: Mapping[str, tuple[Field, ...]]
+    """By digest name (the P4 struct's learn-list name in the bmv2 JSON)."""
+    counters: Mapping[str, int]
+    """Indirect counters: name to number of cells. Direct ones belong to their table."""
+    registers: Mapping[str, tuple[int, int]]
+    """Name to (cells, bits)."""
+
+
+class DataPlane(Protocol):
+    """One P4 device: ports, one program at a time, its tables and replication engine.
+
+    Every call may come from any thread. Writes to one entry are atomic against packets: a packet
+    sees the entry as it was or as it is, never a mixture; the updates of one `write` are applied
+    in order, and none is lost when another fails.
+    """
+
+    @property
+    def program(self) -> Program | None:
+        """The program that is running, if any."""
+
+    def load(self, program: Program) -> None:
+        """Start `program` with empty tables (const entries and defaults in place)."""
+
+    def write(self, updates: Sequence[Update]) -> list[Status]:
+        """Apply `updates` in order; one status for each."""
+
+    def set_default(self, table: str, action: str, params: bytes) -> Status:
+        """Replace the default action."""
+
+    def reset_default(self, table: str) -> Status:
+        """Bring back the default action that the program came with."""
+
+    def default(self, table: str) -> tuple[str, bytes]:
+        """Default action now, as (action, params)."""
+
+    def entries(self, table: str) -> Iterator[tuple[Entry, CounterValue]]:
+        """All entries now with their direct counter, const ones included; no order promised."""
+
+    def entry(self, table: str, match: Match) -> tuple[Entry, CounterValue] | None:
+        """The one entry with this match."""
+
+    def idle_ns(self, table: str, match: Match) -> int | None:
+        """Nanoseconds since a packet last hit the entry."""
+
+    def set_direct_counter(self, table: str, match: Match, value: CounterValue) -> Status:
+        """Set an entry's direct counter."""
+
+    def counter(self, name: str, index: int) -> CounterValue:
+        """Read a cell of an indirect counter; IndexError where there is none."""
+
+    def set_counter(self, name: str, index: int, value: CounterValue) -> None:
+        """Write a cell of an indirect counter."""
+
+    def register(self, name: str, index: int) -> int:
+        """Read a register cell."""
+
+    def set_register(self, name: str, index: int, value: int) -> None:
+        """Write a register cell."""
+
+    def set_clone_session(
+        self, session: int, replicas: Sequence[Replica], truncate: int = 0
+    ) -> None:
+        """Define a clone session (`truncate` bytes, 0: whole); no replicas: delete it."""
+
+    def set_multicast_group(self, group: int, replicas: Sequence[Replica]) -> None:
+        """Define a multicast group; no replicas: delete it."""
+
+    def packet_out(self, frame: bytes) -> None:
+        """Put a frame, with the program's packet-out header in front, in at the CPU port."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """Wait up to `timeout` seconds for events; the queue is bounded, its drops are counted."""
+
+    def ports(self) -> list[PortStats]:
+        """Statistics of every port, the CPU port included."""
+
+    def close(self) -> None:
+        """Stop the threads, release the ports."""

@@ -1,0 +1,158 @@
+"""What an agent is told, and what it asks for in return.
+
+    controller --Event--> Agent.handle(event, now) --list[Action]--> controller
+
+Actions are carried out in order. `Install` writes its mappings in one batch and, once the device
+has confirmed them, carries out `then`; if the device refuses, the mappings that did get in are taken
+out again, `then` is dropped, and the agent gets `InstallFailed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from dysco.agent.model import Host, Mapping, MappingKey
+
+
+class Reason(IntEnum):
+    """Why a packet was punted or copied; the P4 program's `Reason`."""
+
+    HOST_SYN = 1
+    DYSCO_SYN = 2
+    SENT = 3
+    RECEIVED = 4
+    NEIGHBOUR = 5
+
+
+class Submit(IntEnum):
+    """What the pipeline does with a packet-out; the P4 program's `Submit`."""
+
+    PORT = 0
+    """Leaves at `port` as it is."""
+    ROUTE = 1
+    """Routed by its destination address; the pipeline fills in the destination MAC."""
+    BRIDGE = 2
+    """Bridged as if it had come in at `port`, outside of any session."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketIn:
+    """A frame from the data plane. `host` 0: none of ours; `policy` 0: none matched."""
+
+    reason: Reason
+    port: int
+    host: int
+    policy: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No packet hit this mapping for its idle time-out."""
+
+    key: MappingKey
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer set with `SetTimer` ran out."""
+
+    timer: TimerId
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFailed:
+    """The device refused an `Install`: `token` is the one given there, `why` a text for people."""
+
+    token: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """After a restart: all mappings of this agent's hosts that the device holds."""
+
+    mappings: tuple[Mapping, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession:
+    """An operator wants the session gone: its mappings and ports are released."""
+
+    session: int
+
+
+Event = PacketIn | Idle | TimerFired | InstallFailed | Recovered | CloseSession
+
+
+@dataclass(frozen=True, slots=True)
+class TimerId:
+    """Names a timer; setting it again replaces it."""
+
+    kind: str
+    subject: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put a frame into the pipeline."""
+
+    frame: bytes
+    submit: Submit
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Fire `timer` `after` seconds from now."""
+
+    timer: TimerId
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget a timer; none with that name is fine."""
+
+    timer: TimerId
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take these mappings out; those that are not there are fine."""
+
+    keys: tuple[MappingKey, ...]
+
+
+class Level(Enum):
+    """How loud a `Tell` is."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A line for the operator. `counter` names what to count (snake_case, bounded set of names)."""
+
+    level: Level
+    counter: str
+    host: Host
+    text: str
+
+
+Then = Send | SetTimer | CancelTimer | Tell
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Write mappings (new ones inserted, known ones replaced), then do `then`."""
+
+    mappings: tuple[Mapping, ...]
+    token: int
+    then: tuple[Then, ...] = ()
+
+
+Action = Send | SetTimer | CancelTimer | Tell | Install | Remove

@@ -1,1 +1,4 @@
-"""softnic: an embedded P4 target for bmv2 JSON, served over P4Runtime; it knows nothing of Dysco."""
+"""softnic: an embedded P4 target for bmv2 JSON, served over P4Runtime.
+
+It knows nothing of Dysco.
+"""

@@ -3,8 +3,8 @@
     controller --Event--> Agent.handle(event, now) --list[Action]--> controller
 
 Actions are carried out in order. `Install` writes its mappings in one batch and, once the device
-has confirmed them, carries out `then`; if the device refuses, the mappings that did get in are taken
-out again, `then` is dropped, and the agent gets `InstallFailed`.
+has confirmed them, carries out `then`; if the device refuses, the mappings that did get in are
+taken out again, `then` is dropped, and the agent gets `InstallFailed`.
 """
 
 from __future__ import annotations

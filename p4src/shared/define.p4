@@ -1,5 +1,5 @@
 // Constants and types of the Dysco data plane: the one place for numbers that Python must know too.
-// tests/test_p4_constants.py holds dysco/agent and dysco/controller to them.
+// tests/p4/test_constants.py holds the Python side to them.
 #ifndef DYSCO_DEFINE_P4
 #define DYSCO_DEFINE_P4
 
@@ -19,10 +19,13 @@ const bit<32> CPU_CLONE_SESSION = 1;
 const bit<16> FLOOD_GROUP = 1;
 
 const bit<16> ETHERTYPE_IPV4 = 0x0800;
+const bit<16> ETHERTYPE_ARP = 0x0806;
 const bit<16> ETHERTYPE_IPV6 = 0x86dd;
 const bit<8>  PROTO_ICMP = 1;
 const bit<8>  PROTO_TCP = 6;
 const bit<8>  PROTO_ICMPV6 = 58;
+const bit<8>  ICMPV6_NEIGHBOUR_ADVERTISEMENT = 136;
+const bit<16> ARP_REPLY = 2;
 
 // First bytes of a Dysco header, in front of a SYN's payload: "DySC".
 const bit<32> DYSCO_MAGIC = 0x44795343;

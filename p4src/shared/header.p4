@@ -67,7 +67,8 @@ header tcp_h {
     bit<32> seq;
     bit<32> ack;
     bit<4>  offset;
-    bit<6>  reserved;       // with ECE and CWR
+    bit<6>  reserved;       // with CWR and ECE
+    bit<1>  urg;
     bit<1>  ack_flag;
     bit<1>  psh;
     bit<1>  rst;
@@ -125,27 +126,30 @@ struct five_tuple_t {
 }
 
 struct metadata_t {
-    // Survives cloning to the CPU.
+    // What copies for the CPU keep. An ingress clone keeps the values of the end of ingress, so the
+    // two kinds of copy must not share a field.
     @field_list(1)
-    bit<16>     in_port;
+    port_t       in_port;
     @field_list(1)
-    host_id_t   copy_host;
+    host_id_t    copy_host;     // of an ingress clone
     @field_list(1)
-    Reason      copy_reason;
+    Reason       copy_reason;   // of an ingress clone
+    @field_list(1)
+    host_id_t    received_by;   // of an egress clone
 
-    host_id_t   src_host;   // the host of ours that sent the packet
-    host_id_t   dst_host;   // the host of ours that it goes to
-    bit<1>      src_is_middlebox;
-    port_t      uplink;     // where this host's traffic leaves when no other host of ours has its MAC
-
-    bit<1>      dysco;      // a SYN with a Dysco header
-    bit<16>     payload;    // bytes of TCP payload; set for SYNs only
-    five_tuple_t tuple;     // looked up; of an ICMP error: the quoted one, reversed
-    five_tuple_t mapped;    // what it becomes
-    bit<1>      hit;
-    bit<1>      from_agent; // a packet-out: no outbound lookup
-    bit<1>      by_route;   // forwarded by address, not bridged
-    bit<1>      done;       // fate is decided
+    host_id_t    src_host;      // the host of ours that sent the packet
+    host_id_t    dst_host;      // the host of ours that it goes to
+    bit<1>       src_is_middlebox;
+    port_t       uplink;        // where the host's traffic leaves to the network
+    bit<1>       dysco;         // a SYN with a Dysco header
+    bit<16>      payload;       // bytes of TCP payload
+    five_tuple_t lookup;       // looked up; of an ICMP error: the quoted one, reversed
+    five_tuple_t mapped;        // what it becomes
+    bit<32>      address_sum;   // of ~lookup + mapped, in 16-bit words (RFC 1624)
+    bit<32>      port_sum;
+    bit<1>       hit;           // a session table had it
+    policy_id_t  policy;
+    bit<1>       forwarded;     // Route or Bridge found a way
 }
 
 #endif

@@ -30,7 +30,7 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
         transition select(hdr.ethernet.type) {
             ETHERTYPE_IPV4: check_ipv4;
             ETHERTYPE_IPV6: parse_ipv6;
-            0x0806: parse_arp;
+            ETHERTYPE_ARP: parse_arp;
             default: accept;
         }
     }
@@ -149,8 +149,13 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     state check_icmpv6 {
         transition select(packet.lookahead<bit<8>>()) {
             1 .. 4: parse_icmpv6;
+            ICMPV6_NEIGHBOUR_ADVERTISEMENT: parse_neighbour_advertisement;
             default: accept;
         }
+    }
+    state parse_neighbour_advertisement {
+        packet.extract(hdr.icmp);
+        transition accept;
     }
     state parse_icmpv6 {
         packet.extract(hdr.icmp);

@@ -1,0 +1,66 @@
+// Puts the mapped five-tuple into the packet and brings its checksums along, incrementally
+// (RFC 1624, eqn. 3: HC' = ~(~HC + ~m + m')), so that a corrupt segment stays corrupt end to end.
+//
+//   TCP:         addresses and ports; the IPv4 and TCP checksums follow.
+//   ICMP error:  the quoted five-tuple (reversed again) and the outer destination, which is the
+//                quoted source; the outer source too where the error leaves a host of ours, so that
+//                no router on the way sees its own address come back.
+//
+// The quoted TCP checksum is left alone: RFC 792 quotes 8 bytes, which end before it.
+#ifndef DYSCO_REWRITE_P4
+#define DYSCO_REWRITE_P4
+
+#include "checksum.p4"
+
+control Rewrite(inout headers_t hdr, inout metadata_t meta) {
+    apply {
+        bit<32> outer = 0;  // what changes in an ICMP error's own addresses
+
+        if (hdr.tcp.isValid()) {
+            hdr.tcp.sport = meta.mapped.sport;
+            hdr.tcp.dport = meta.mapped.dport;
+            Patch.apply(hdr.tcp.checksum, meta.address_sum + meta.port_sum);
+            if (hdr.ipv4.isValid()) {
+                hdr.ipv4.src = meta.mapped.src_v4;
+                hdr.ipv4.dst = meta.mapped.dst_v4;
+                Patch.apply(hdr.ipv4.checksum, meta.address_sum);
+            } else {
+                hdr.ipv6.src = meta.mapped.src_v6;
+                hdr.ipv6.dst = meta.mapped.dst_v6;
+            }
+        } else {
+            hdr.quoted_tcp.sport = meta.mapped.dport;
+            hdr.quoted_tcp.dport = meta.mapped.sport;
+            if (hdr.ipv4.isValid()) {
+                // The quoted checksum moves against its addresses: the ICMP one sees ports only.
+                hdr.quoted_ipv4.src = meta.mapped.dst_v4;
+                hdr.quoted_ipv4.dst = meta.mapped.src_v4;
+                Patch.apply(hdr.quoted_ipv4.checksum, meta.address_sum);
+                Patch.apply(hdr.icmp.checksum, meta.port_sum);
+                outer = change_v4(hdr.ipv4.dst, meta.mapped.dst_v4);
+                hdr.ipv4.dst = meta.mapped.dst_v4;
+                if (meta.dst_host == NO_HOST) {
+                    outer = outer + change_v4(hdr.ipv4.src, meta.mapped.src_v4);
+                    hdr.ipv4.src = meta.mapped.src_v4;
+                }
+                Patch.apply(hdr.ipv4.checksum, outer);
+            } else {
+                hdr.quoted_ipv6.src = meta.mapped.dst_v6;
+                hdr.quoted_ipv6.dst = meta.mapped.src_v6;
+                outer = change_v6(hdr.ipv6.dst, meta.mapped.dst_v6);
+                hdr.ipv6.dst = meta.mapped.dst_v6;
+                if (meta.dst_host == NO_HOST) {
+                    outer = outer + change_v6(hdr.ipv6.src, meta.mapped.src_v6);
+                    hdr.ipv6.src = meta.mapped.src_v6;
+                }
+                // ICMPv6 covers the pseudo-header and all that is quoted (RFC 4443, 2.3).
+                outer = outer + meta.address_sum + meta.port_sum;
+                Patch.apply(hdr.icmp.checksum, outer);
+            }
+        }
+        // The next stage looks up the packet as it is now.
+        meta.lookup = meta.mapped;
+    }
+}
+
+#endif

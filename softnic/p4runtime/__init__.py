@@ -1,0 +1,13 @@
+"""The P4Runtime server of softnic: gRPC above, a `softnic.dataplane.DataPlane` below.
+
+    service.py    the RPCs: who may, where to
+      |-- arbitration.py, roles.py      who is primary, and of what
+      |-- stream.py, packetio.py        StreamChannel: packet-in, packet-out
+      |-- pipeline.py, schema.py        P4Info and program, checked against each other
+      |-- writer.py, reader.py          entities, with tables.py, pre.py, p4data.py
+      |-- notifier.py, digests.py       events of the data plane to the primary
+      `-- codec.py, errors.py           byte strings and statuses
+    server.py     address, TLS, threads
+
+Follows the P4Runtime specification 1.4.0; section numbers in comments are its.
+"""

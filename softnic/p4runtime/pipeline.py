@@ -1,0 +1,104 @@
+"""A pipeline: what a client set, compiled and bound to its P4Info, with the server's own state.
+
+The data plane keeps entries; only the server knows what is opaque to it: metadata of entries,
+and the replication entries as they were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from finsy.proto import p4r
+
+from softnic.dataplane import Match, Program
+from softnic.p4runtime.digests import DigestBuffers
+from softnic.p4runtime.errors import invalid
+from softnic.p4runtime.packetio import PacketOutEncoder
+from softnic.p4runtime.schema import Schema, build_schema
+from softnic.p4runtime.tables import TableCodec
+
+Compile = Callable[[bytes], Program]
+"""Turns a bmv2 JSON into a program; ValueError says why it can't."""
+
+Get = p4r.GetForwardingPipelineConfigRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a controller attached to an entry, opaque to the target."""
+
+    metadata: bytes
+    controller_metadata: int
+
+
+NO_METADATA = Metadata(b"", 0)
+
+
+@dataclass(slots=True)
+class State:
+    """What the server itself remembers of a running pipeline; guarded by the device's lock."""
+
+    metadata: dict[str, dict[Match, Metadata]]
+    default_metadata: dict[str, Metadata] = field(default_factory=dict)
+    clone_sessions: dict[int, p4r.CloneSessionEntry] = field(default_factory=dict)
+    multicast_groups: dict[int, p4r.MulticastGroupEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A config that this target can run."""
+
+    config: p4r.ForwardingPipelineConfig
+    program: Program
+    schema: Schema
+    codecs: Mapping[int, TableCodec]
+    packet_out: PacketOutEncoder
+    digests: DigestBuffers
+    state: State
+
+    def is_same_program(self, config: p4r.ForwardingPipelineConfig) -> bool:
+        """True if `config` differs in its cookie at most."""
+        return (
+            self.config.p4_device_config == config.p4_device_config
+            and self.config.p4info == config.p4info
+        )
+
+
+def prepare(config: p4r.ForwardingPipelineConfig, compile_program: Compile) -> Pipeline:
+    """Compile and check a config. Slow (seconds for a new program); takes no lock.
+
+    INVALID_ARGUMENT with the compiler's or the schema's words if it can't be realised.
+    """
+    if not config.HasField("p4info"):
+        raise invalid("the config has no p4info")
+    if not config.p4_device_config:
+        raise invalid("the config has no p4_device_config: it must be the bmv2 JSON of p4c")
+    try:
+        program = compile_program(config.p4_device_config)
+    except ValueError as error:
+        raise invalid(f"p4_device_config can't be realised: {error}") from error
+    schema = build_schema(config.p4info, program)
+    return Pipeline(
+        config=config,
+        program=program,
+        schema=schema,
+        codecs={table.id: TableCodec(table) for table in schema.tables.values()},
+        packet_out=PacketOutEncoder(schema.packet_out),
+        digests=DigestBuffers(schema.digests),
+        state=State(metadata={name: {} for name in schema.table_by_name}),
+    )
+
+
+def select(
+    config: p4r.ForwardingPipelineConfig, what: Get.ResponseType.ValueType
+) -> p4r.ForwardingPipelineConfig:
+    """The parts of a config that a GetForwardingPipelineConfig asks for."""
+    answer = p4r.ForwardingPipelineConfig()
+    if config.HasField("cookie"):
+        answer.cookie.CopyFrom(config.cookie)
+    if what in (Get.ALL, Get.P4INFO_AND_COOKIE):
+        answer.p4info.CopyFrom(config.p4info)
+    if what in (Get.ALL, Get.DEVICE_CONFIG_AND_COOKIE):
+        answer.p4_device_config = config.p4_device_config
+    return answer

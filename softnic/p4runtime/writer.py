@@ -1,0 +1,330 @@
+"""Write: the updates of one batch, in order, into the data plane (12).
+
+Table updates gather until one comes that isn't; so a batch of them is one call to the data
+plane. Called with the device's lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from finsy.proto import p4r
+
+from softnic.dataplane import CounterValue, DataPlane, Entry, Match, Op, Status, Update
+from softnic.p4runtime import pre
+from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
+from softnic.p4runtime.pipeline import NO_METADATA, Metadata, Pipeline
+from softnic.p4runtime.roles import ANY, RoleConfig
+from softnic.p4runtime.schema import Cells, EntityKind
+from softnic.p4runtime.tables import TableCodec
+
+_STATUS = {
+    Status.EXISTS: (Code.ALREADY_EXISTS, "an entry with this match exists"),
+    Status.NOT_FOUND: (Code.NOT_FOUND, "no entry has this match"),
+    Status.FULL: (Code.RESOURCE_EXHAUSTED, "the table is full"),
+    Status.INVALID: (Code.INVALID_ARGUMENT, "the data plane refuses the entry"),
+}
+
+UNOFFERED = {
+    "extern_entry": "extern entries",
+    "action_profile_member": "action profile members",
+    "action_profile_group": "action profile groups",
+    "meter_entry": "meters",
+    "direct_meter_entry": "direct meters",
+    "value_set_entry": "parser value sets",
+}
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Table updates not yet handed down, with where each stands in the batch."""
+
+    updates: list[Update] = field(default_factory=list)
+    places: list[tuple[int, TableCodec, Metadata]] = field(default_factory=list)
+
+
+class Writer:
+    """Applies one batch for one role."""
+
+    def __init__(self, dp: DataPlane, pipeline: Pipeline, role: RoleConfig = ANY) -> None:
+        self._dp = dp
+        self._pipeline = pipeline
+        self._state = pipeline.state
+        self._role = role
+        self._pending = _Pending()
+        self._results: list[P4RuntimeError | None] = []
+
+    def apply(self, updates: Sequence[p4r.Update]) -> list[P4RuntimeError | None]:
+        """Try every update; the error of each that failed."""
+        self._results = [None] * len(updates)
+        for index, update in enumerate(updates):
+            try:
+                self._one(index, update)
+            except P4RuntimeError as error:
+                self._results[index] = error
+        self._flush()
+        return self._results
+
+    def _one(self, index: int, update: p4r.Update) -> None:
+        kind = update.entity.WhichOneof("entity")
+        if not update.type:
+            raise invalid("the update has no type")
+        op = Op(update.type)
+        if kind == "table_entry":
+            self._table(index, op, update.entity.table_entry)
+            return
+        handler = self._HANDLERS.get(kind or "")
+        if handler is None:
+            what = UNOFFERED.get(kind or "")
+            raise (
+                unimplemented(f"{what} are not supported")
+                if what
+                else invalid("the update has no entity")
+            )
+        self._flush()
+        handler(self, op, getattr(update.entity, str(kind)))
+
+    # -- tables ----------------------------------------------------------------------------
+
+    def _table(self, index: int, op: Op, message: p4r.TableEntry) -> None:
+        codec = self._codec(message.table_id)
+        if message.is_default_action:
+            self._flush()
+            self._default(op, codec, message)
+            return
+        schema = codec.schema
+        if op is not Op.DELETE:
+            _check_entry_fields(codec, message)
+        if not schema.keys:
+            raise invalid(f"table {schema.name}: it has no key, only a default action")
+        if schema.is_const:
+            if op is not Op.MODIFY or message.HasField("action"):
+                raise P4RuntimeError(
+                    Code.PERMISSION_DENIED, f"table {schema.name}: its entries are const"
+                )
+            self._modify_const(codec, message)
+            return
+        match = codec.match(message)
+        if op is Op.DELETE:
+            entry = Entry(match, "", b"")
+        elif message.HasField("action"):
+            action, params = codec.action(message.action, default=False)
+            entry = Entry(match, action, params, message.idle_timeout_ns)
+        elif op is Op.INSERT:
+            raise invalid(f"table {schema.name}: an INSERT needs an action")
+        else:
+            entry = self._keep_action(codec, match, message.idle_timeout_ns)
+        metadata = NO_METADATA
+        if message.metadata or message.controller_metadata:
+            metadata = Metadata(message.metadata, message.controller_metadata)
+        self._pending.updates.append(Update(op, schema.name, entry))
+        self._pending.places.append((index, codec, metadata))
+        if message.HasField("counter_data") and op is not Op.DELETE:
+            self._flush()
+            if self._results[index] is None:
+                self._set_direct_counter(codec, match, message.counter_data)
+
+    def _keep_action(self, codec: TableCodec, match: Match, idle_timeout_ns: int) -> Entry:
+        self._flush()
+        found = self._dp.entry(codec.schema.name, match)
+        if found is None:
+            raise _refusal(codec, match, Status.NOT_FOUND)
+        old = found[0]
+        return Entry(match, old.action, old.params, idle_timeout_ns)
+
+    def _modify_const(self, codec: TableCodec, message: p4r.TableEntry) -> None:
+        match = codec.match(message)
+        self._flush()
+        if self._dp.entry(codec.schema.name, match) is None:
+            raise _refusal(codec, match, Status.NOT_FOUND)
+        if message.HasField("counter_data"):
+            self._set_direct_counter(codec, match, message.counter_data)
+
+    def _default(self, op: Op, codec: TableCodec, message: p4r.TableEntry) -> None:
+        schema = codec.schema
+        where = f"table {schema.name}, default action"
+        if op is not Op.MODIFY:
+            raise invalid(f"{where}: it always exists, only MODIFY is possible")
+        if message.match or message.priority:
+            raise invalid(f"{where}: it has neither match nor priority")
+        if message.idle_timeout_ns or message.HasField("time_since_last_hit"):
+            raise invalid(f"{where}: it has no idle timeout")
+        _check_entry_fields(codec, message)
+        if schema.default_is_const:
+            raise P4RuntimeError(Code.PERMISSION_DENIED, f"{where}: it is const")
+        if message.HasField("counter_data"):
+            raise unimplemented(f"{where}: it has no direct counter on this target")
+        if message.HasField("action"):
+            action, params = codec.action(message.action, default=True)
+            status = self._dp.set_default(schema.name, action, params)
+            metadata = Metadata(message.metadata, message.controller_metadata)
+        else:
+            status = self._dp.reset_default(schema.name)
+            metadata = NO_METADATA
+        if status is not Status.OK:
+            code, text = _STATUS[status]
+            raise P4RuntimeError(code, f"{where}: {text}")
+        self._state.default_metadata[schema.name] = metadata
+
+    def _flush(self) -> None:
+        pending = self._pending
+        if not pending.updates:
+            return
+        self._pending = _Pending()
+        statuses = self._dp.write(pending.updates)
+        for update, (index, codec, metadata), status in zip(
+            pending.updates, pending.places, statuses, strict=True
+        ):
+            if status is not Status.OK:
+                self._results[index] = _refusal(codec, update.entry.match, status)
+                continue
+            kept = self._state.metadata[update.table]
+            if metadata is NO_METADATA or update.op is Op.DELETE:
+                if kept:
+                    kept.pop(update.entry.match, None)
+            else:
+                kept[update.entry.match] = metadata
+
+    # -- everything else -------------------------------------------------------------------
+
+    def _direct_counter(self, op: Op, message: p4r.DirectCounterEntry) -> None:
+        entry = message.table_entry
+        codec = self._codec(entry.table_id)
+        where = f"direct counter of table {codec.schema.name}"
+        _only_modify(op, where)
+        if not codec.schema.has_counter:
+            raise invalid(f"table {codec.schema.name}: it has no direct counter")
+        if entry.is_default_action:
+            raise unimplemented(f"{where}: the default action has none on this target")
+        match = codec.match(entry)
+        if self._dp.entry(codec.schema.name, match) is None:
+            raise _refusal(codec, match, Status.NOT_FOUND)
+        if message.HasField("data"):
+            self._set_direct_counter(codec, match, message.data)
+
+    def _set_direct_counter(self, codec: TableCodec, match: Match, data: p4r.CounterData) -> None:
+        value = _counter_value(f"direct counter of table {codec.schema.name}", data)
+        status = self._dp.set_direct_counter(codec.schema.name, match, value)
+        if status is not Status.OK:
+            raise _refusal(codec, match, status)
+
+    def _counter(self, op: Op, message: p4r.CounterEntry) -> None:
+        cells = self._cells(self._pipeline.schema.counters, EntityKind.COUNTER, message.counter_id)
+        where = f"counter {cells.name}"
+        _only_modify(op, where)
+        indices = cell_indices(where, cells, message.index if message.HasField("index") else None)
+        if message.HasField("data"):
+            value = _counter_value(where, message.data)
+            for index in indices:
+                self._dp.set_counter(cells.name, index, value)
+
+    def _register(self, op: Op, message: p4r.RegisterEntry) -> None:
+        schema = self._pipeline.schema
+        cells = self._cells(schema.registers, EntityKind.REGISTER, message.register_id)
+        where = f"register {cells.name}"
+        _only_modify(op, where)
+        indices = cell_indices(where, cells, message.index if message.HasField("index") else None)
+        if cells.shape is None or cells.shape.members:
+            raise unimplemented(f"{where}: cells with structured types can't be written")
+        value = cells.shape.encode_int(message.data, where)
+        for index in indices:
+            self._dp.set_register(cells.name, index, value)
+
+    def _replication(self, op: Op, message: p4r.PacketReplicationEngineEntry) -> None:
+        pre.write(self._dp, self._state, op, message)
+
+    def _digest(self, op: Op, message: p4r.DigestEntry) -> None:
+        self._allow(EntityKind.DIGEST, message.digest_id)
+        digests = self._pipeline.digests
+        match op:
+            case Op.INSERT:
+                digests.insert(message.digest_id, message.config)
+            case Op.MODIFY:
+                digests.modify(message.digest_id, message.config)
+            case Op.DELETE:
+                digests.delete(message.digest_id)
+
+    _HANDLERS: ClassVar[Mapping[str, Callable[[Writer, Op, Any], None]]] = {
+        "direct_counter_entry": _direct_counter,
+        "counter_entry": _counter,
+        "register_entry": _register,
+        "packet_replication_engine_entry": _replication,
+        "digest_entry": _digest,
+    }
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def _codec(self, table_id: int) -> TableCodec:
+        codec = self._pipeline.codecs.get(table_id)
+        if codec is None:
+            raise invalid(f"no table has id {table_id}")
+        self._allow(EntityKind.TABLE, table_id)
+        return codec
+
+    def _cells(self, known: Mapping[int, Cells], kind: EntityKind, p4_id: int) -> Cells:
+        cells = known.get(p4_id)
+        if cells is None:
+            raise invalid(f"no {kind.name.lower()} has id {p4_id}")
+        self._allow(kind, p4_id)
+        return cells
+
+    def _allow(self, kind: EntityKind, p4_id: int) -> None:
+        if self._role.ids is not None and not self._role.covers(p4_id):
+            name = self._pipeline.schema.name(kind, p4_id)
+            raise P4RuntimeError(
+                Code.PERMISSION_DENIED,
+                f"{kind.name.lower().replace('_', ' ')} {name} is not in this role",
+            )
+
+
+def _refusal(codec: TableCodec, match: Match, status: Status) -> P4RuntimeError:
+    code, text = _STATUS[status]
+    return P4RuntimeError(code, f"table {codec.schema.name}: {text}: {codec.describe(match)}")
+
+
+def _check_entry_fields(codec: TableCodec, message: p4r.TableEntry) -> None:
+    """Refuse what the table doesn't have; the plain entry passes with a few tests."""
+    schema = codec.schema
+    text = ""
+    if message.is_const:
+        text = "is_const can't be written"
+    elif not schema.has_timeout and message.idle_timeout_ns:
+        text = "it has no idle timeouts"
+    elif message.idle_timeout_ns < 0:
+        text = f"idle_timeout_ns {message.idle_timeout_ns} is negative"
+    elif message.HasField("time_since_last_hit"):
+        text = "time_since_last_hit can't be written"
+    elif not schema.has_counter and message.HasField("counter_data"):
+        text = "it has no direct counter"
+    elif message.HasField("meter_config") or message.HasField("meter_counter_data"):
+        if schema.meter:
+            raise unimplemented(f"table {schema.name}: direct meters are not supported")
+        text = "it has no direct meter"
+    if text:
+        raise invalid(f"table {schema.name}: {text}")
+
+
+def _only_modify(op: Op, where: str) -> None:
+    if op is not Op.MODIFY:
+        raise invalid(f"{where}: only MODIFY is possible, not {op.name}")
+
+
+def cell_indices(where: str, cells: Cells, index: p4r.Index | None) -> Iterable[int]:
+    """The cells that an optional index names; all without one."""
+    if index is None:
+        return range(cells.size)
+    if index.index < 0:
+        raise invalid(f"{where}: index {index.index} is negative")
+    if index.index >= cells.size:
+        raise P4RuntimeError(
+            Code.OUT_OF_RANGE, f"{where}: index {index.index} is beyond its {cells.size} cells"
+        )
+    return (index.index,)
+
+
+def _counter_value(where: str, data: p4r.CounterData) -> CounterValue:
+    if data.packet_count < 0 or data.byte_count < 0:
+        raise invalid(f"{where}: a count is negative")
+    return CounterValue(data.packet_count, data.byte_count)

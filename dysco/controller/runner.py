@@ -1,0 +1,245 @@
+"""Runs the agents of one device: events to the agent, its actions to the device.
+
+    packet-in, idle, timer --> Agent.handle --> Send      --> packet-out
+                                                Install   --> route there? --> Write --> then
+                                                Remove    --> Write
+                                                timers, lines for the operator
+
+No task and no queue of its own stands between a packet-in and its actions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from finsy.proto import p4r, rpc_code
+
+from dysco.agent.agent import Agent
+from dysco.agent.events import (
+    Action,
+    CancelTimer,
+    Event,
+    Idle,
+    Install,
+    InstallFailed,
+    Level,
+    PacketIn,
+    Remove,
+    Send,
+    SetTimer,
+    Tell,
+    TimerFired,
+    TimerId,
+)
+from dysco.agent.model import Mapping, MappingKey, Side
+from dysco.controller.mappings import MappingCodec
+from dysco.controller.p4device import P4Device
+from dysco.controller.routes import Routes
+from dysco.controller.writer import Errors
+
+log = logging.getLogger(__name__)
+
+_LEVELS = {Level.DEBUG: logging.DEBUG, Level.INFO: logging.INFO, Level.WARNING: logging.WARNING}
+
+
+class _Install:
+    """An `Install` on its way: waiting for routes, then for the device."""
+
+    __slots__ = ("action", "gone", "host", "missing")
+
+    def __init__(self, host: int, action: Install, missing: int) -> None:
+        self.host, self.action, self.missing = host, action, missing
+        self.gone = False
+
+
+class Runner:
+    """The agents of one device and what they have under way."""
+
+    def __init__(self, device: P4Device, codec: MappingCodec, routes: Routes) -> None:
+        self.agents: dict[int, Agent] = {}
+        self.counters: Counter[str] = Counter()
+        self._device, self._codec, self._routes = device, codec, routes
+        self._known: set[MappingKey] = set()
+        """Entries that are in the device, or on their way there."""
+        self._unrouted: dict[MappingKey, _Install] = {}
+        self._timers: dict[tuple[int, TimerId], asyncio.TimerHandle] = {}
+
+    @property
+    def entries(self) -> int:
+        """Session entries in the device."""
+        return len(self._known)
+
+    def start(self, agents: dict[int, Agent], known: Iterable[MappingKey]) -> None:
+        """Begin anew with these agents, and with the entries that the device holds."""
+        self.stop()
+        self.agents = agents
+        self._known = set(known)
+
+    def stop(self) -> None:
+        """Drop what is under way. The agents stay, to be looked at."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for install in self._unrouted.values():
+            install.gone = True
+        self._unrouted.clear()
+
+    # Events in
+
+    def packet_in(self, packet: PacketIn) -> None:
+        """A packet for one of our agents."""
+        if packet.host not in self.agents:
+            self.counters["packet_in_unknown_host"] += 1
+            return
+        self.deliver(packet.host, packet)
+
+    def idle(self, key: MappingKey) -> None:
+        """An entry's idle time-out ran out."""
+        if key in self._known and key.host in self.agents:
+            self.deliver(key.host, Idle(key))
+
+    def deliver(self, host: int, event: Event) -> None:
+        """Hand an event to the agent of `host`, and do what it asks for."""
+        self.execute(host, self._handle(host, event))
+
+    def _handle(self, host: int, event: Event) -> Sequence[Action]:
+        try:
+            return self.agents[host].handle(event, time.monotonic())
+        except Exception:
+            # The bulkhead: whatever one packet does to one agent, all other sessions go on.
+            self.counters["agent_error"] += 1
+            log.exception("agent of host %d failed on %s; please report this", host, event)
+            return ()
+
+    # Actions out
+
+    def execute(self, host: int, actions: Iterable[Action]) -> None:
+        """Do what an agent asks for, in order."""
+        for action in actions:
+            match action:
+                case Send(frame, submit, port):
+                    self._device.packet_out(port, submit, frame)
+                case Install():
+                    self._install(host, action)
+                case Remove(keys):
+                    self._remove(keys)
+                case SetTimer(timer, after):
+                    self._set_timer(host, timer, after)
+                case CancelTimer(timer):
+                    if handle := self._timers.pop((host, timer), None):
+                        handle.cancel()
+                case Tell():
+                    self._tell(action)
+
+    def _set_timer(self, host: int, timer: TimerId, after: float) -> None:
+        if handle := self._timers.get((host, timer)):
+            handle.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[host, timer] = loop.call_later(after, self._fire, host, timer)
+
+    def _fire(self, host: int, timer: TimerId) -> None:
+        self._timers.pop((host, timer), None)
+        self.deliver(host, TimerFired(timer))
+
+    def _tell(self, tell: Tell) -> None:
+        level = _LEVELS[tell.level]
+        if log.isEnabledFor(level):
+            log.log(level, "host %s: %s (%s)", tell.host.name, tell.text, tell.counter)
+
+    # Install and remove
+
+    def _install(self, host: int, action: Install) -> None:
+        missing = {
+            m.mapped.dst
+            for m in action.mappings
+            if m.key.side is Side.OUTBOUND and not self._routes.is_ready(m.mapped.dst)
+        }
+        install = _Install(host, action, len(missing))
+        if not missing:
+            self._write(install, action.mappings)
+            return
+        for mapping in action.mappings:
+            self._unrouted[mapping.key] = install
+        for address in missing:
+            self._routes.ensure(address, partial(self._routed, install))
+
+    def _routed(self, install: _Install, problem: str) -> None:
+        if install.gone:
+            return
+        install.missing -= 1
+        if problem or not install.missing:
+            self._forget_unrouted(install)
+            if problem:
+                self._failed(install, problem)
+            else:
+                self._write(install, install.action.mappings)
+
+    def _forget_unrouted(self, install: _Install) -> None:
+        install.gone = True
+        for mapping in install.action.mappings:
+            if self._unrouted.get(mapping.key) is install:
+                del self._unrouted[mapping.key]
+
+    def _write(
+        self, install: _Install, mappings: Sequence[Mapping], *, again: bool = False
+    ) -> None:
+        updates = []
+        for mapping in mappings:
+            known = mapping.key in self._known
+            kind = p4r.Update.MODIFY if known else p4r.Update.INSERT
+            entity = p4r.Entity(table_entry=self._codec.entry(mapping))
+            updates.append(p4r.Update(type=kind, entity=entity))
+            self._known.add(mapping.key)
+        keys = frozenset(m.key for m in mappings)
+        self._device.writer.submit(updates, keys, partial(self._written, install, mappings, again))
+
+    def _written(
+        self, install: _Install, mappings: Sequence[Mapping], again: bool, errors: Errors
+    ) -> None:
+        if not errors:
+            self.execute(install.host, install.action.then)
+            return
+        codes = {code for code, _ in errors.values()}
+        if codes <= {rpc_code.ALREADY_EXISTS, rpc_code.NOT_FOUND} and not again:
+            # A Write whose answer was lost left the device otherwise than we thought.
+            self.counters["install_corrected"] += 1
+            for i, (code, _) in errors.items():
+                if code == rpc_code.NOT_FOUND:
+                    self._known.discard(mappings[i].key)
+            self._write(install, [mappings[i] for i in errors], again=True)
+            return
+        self.counters["install_failed"] += 1
+        self._remove([m.key for m in install.action.mappings])
+        self._failed(install, "; ".join(sorted({text for _, text in errors.values()})))
+
+    def _failed(self, install: _Install, why: str) -> None:
+        if install.host in self.agents:
+            self.deliver(install.host, InstallFailed(install.action.token, why))
+
+    def _remove(self, keys: Sequence[MappingKey]) -> None:
+        for key in keys:
+            if unrouted := self._unrouted.get(key):
+                self._forget_unrouted(unrouted)
+        known = [key for key in keys if key in self._known]
+        if not known:
+            return
+        self._known.difference_update(known)
+        updates = [
+            p4r.Update(
+                type=p4r.Update.DELETE, entity=p4r.Entity(table_entry=self._codec.key_entry(key))
+            )
+            for key in known
+        ]
+        self._device.writer.submit(updates, frozenset(known), partial(self._removed, known))
+
+    def _removed(self, keys: Sequence[MappingKey], errors: Errors) -> None:
+        for i, (code, text) in errors.items():
+            if code != rpc_code.NOT_FOUND:
+                # What stays is found and taken out at the next reconciliation.
+                self.counters["remove_failed"] += 1
+                log.warning("entry %s could not be taken out: %s", keys[i], text)

@@ -1,0 +1,95 @@
+"""C to shared objects: gcc once for each content, kept under $XDG_CACHE_HOME/softnic."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+RUNTIME = Path(__file__).parent / "runtime"
+_FLAGS = ("-std=gnu11", "-fPIC", "-shared", "-fno-strict-aliasing", "-D_GNU_SOURCE", "-pthread")
+_TIMEOUT_S = 120
+
+
+class ToolchainError(RuntimeError):
+    """There is no C compiler, or it failed; the text says what to do."""
+
+
+def default_cache() -> Path:
+    """Where compiled programs are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "softnic"
+
+
+@cache
+def compiler() -> tuple[str, str]:
+    """Path of the C compiler ($CC, else gcc, else cc) and the version it reports."""
+    for name in (os.environ.get("CC", ""), "gcc", "cc"):
+        path = shutil.which(name) if name else None
+        if path is None:
+            continue
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+        if done.returncode == 0:
+            return path, done.stdout.partition("\n")[0]
+    raise ToolchainError(
+        "softnic needs a C compiler to translate P4 programs and found none: "
+        "install gcc (Debian: apt install gcc libc6-dev) or set CC"
+    )
+
+
+def _compile(sources: Sequence[Path], output: Path, optimize: str) -> None:
+    path, _ = compiler()
+    command = [path, optimize, *_FLAGS, f"-I{RUNTIME}", *map(str, sources), "-o", str(output)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ToolchainError(f"{path} took more than {_TIMEOUT_S} s on {sources[0].name}") from None
+    if done.returncode != 0:
+        raise ToolchainError(
+            f"{path} failed on {sources[0].name} (are the C library's headers installed? "
+            f"Debian: apt install libc6-dev linux-libc-dev):\n{done.stderr[:2000]}"
+        )
+
+
+def shared_object(
+    name: str, sources: Sequence[Path | str], folder: Path | None, *, optimize: str = "-O2"
+) -> Path:
+    """The shared object made from `sources` (files, or C text), built unless it is in `folder`.
+
+    Several processes may do this at once: each builds on its own, and the last rename wins.
+    """
+    folder = default_cache() if folder is None else folder
+    digest = hashlib.sha256("\0".join((*compiler(), optimize, *_FLAGS)).encode())
+    for part in (*sources, *sorted(RUNTIME.glob("*.h"))):
+        digest.update(part.encode() if isinstance(part, str) else part.read_bytes())
+    target = folder / f"{name}-{digest.hexdigest()[:24]}.so"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as scratch:
+        files = []
+        for i, part in enumerate(sources):
+            if isinstance(part, str):
+                file = Path(scratch) / f"{name}{i}.c"
+                file.write_text(part)
+                files.append(file)
+            else:
+                files.append(part)
+        built = Path(scratch) / "out.so"
+        _compile(files, built, optimize)
+        built.rename(target)
+    return target
+
+
+def runtime_object(folder: Path | None = None) -> Path:
+    """The runtime, compiled."""
+    return shared_object("runtime", sorted(RUNTIME.glob("*.c")), folder)

@@ -1,0 +1,111 @@
+"""Puts the parts together: one C file, and what the control plane needs to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softnic.compiler import ir
+from softnic.compiler.calculations import Calculations
+from softnic.compiler.deparser import DeparserWriter
+from softnic.compiler.layout import Layout
+from softnic.compiler.parsers import ParserWriter
+from softnic.compiler.primitives import Primitives
+from softnic.compiler.tables import TableWriter
+from softnic.dataplane import ActionInfo, Field, KeyField, TableInfo
+
+VERSION = 1
+"""Of the generated code: part of the name under which compiled programs are cached."""
+
+_HEAD = """\
+/* Generated from bmv2 JSON; see softnic/compiler. */
+#include "softnic.h"
+
+static inline uint64_t sn_idx(struct sn_ctx *c, uint64_t i, uint64_t n) {
+    if (SN_LIKELY(i < n)) return i;
+    sn_note(c, SN_EV_INDEX);
+    return n;
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A program in C and its description; lists are in the order of the C tables."""
+
+    source: str
+    tables: dict[str, TableInfo]
+    actions: dict[str, ActionInfo]
+    digests: dict[str, tuple[Field, ...]]
+    counters: dict[str, int]
+    registers: dict[str, tuple[int, int]]
+
+
+def _arrays(name: str, arrays: tuple[ir.Array, ...]) -> str:
+    rows = ", ".join(f'{{"{a.name}", {a.cells}, {a.bits}}}' for a in arrays)
+    return f"static const struct sn_array_desc {name}[] = {{{rows or '{0}'}}};"
+
+
+def _table_info(w: TableWriter, t: ir.Table) -> TableInfo:
+    key = tuple(KeyField(k.name, s.bits, k.match) for k, s, _ in w.key(t).fields)
+    return TableInfo(
+        name=t.name,
+        key=key,
+        actions=tuple(w.program.actions[a].name for a in t.actions),
+        size=t.size,
+        has_counter=t.with_counters,
+        has_timeout=t.support_timeout,
+        is_const=t.is_const,
+        default_is_const=t.default_const,
+    )
+
+
+def generate(program: ir.Program) -> Generated:
+    """Write the program. Raises `UnsupportedConstructError`."""
+    layout = Layout(program)
+    calculations = Calculations(layout)
+    primitives = Primitives(layout, calculations)
+    tables = TableWriter(layout, primitives)
+    deparser = DeparserWriter(layout, calculations)
+    out = [_HEAD, *layout.declarations()]
+    out += ParserWriter(layout, primitives).write(deparser.verify())
+    for a in program.actions.values():
+        out += tables.action(a)
+    out += tables.pipeline(program.ingress, 0)
+    out += tables.pipeline(program.egress, len(program.ingress.tables))
+    out += deparser.write() + deparser.reset_metadata() + deparser.copy_list() + deparser.digest()
+    rows = []
+    for n, t in enumerate(tables.tables):
+        pre, init = tables.descriptor(n, t)
+        out += pre
+        rows.append(init)
+    out.append(f"static const struct sn_table_desc tables[] = {{{', '.join(rows) or '{0}'}}};")
+    out.append(_arrays("registers", program.registers))
+    out.append(_arrays("counters", program.counters))
+    digests = ", ".join(
+        f'{{"{d.name}", {d.id}, {deparser.digest_size(d)}}}' for d in program.digests
+    )
+    out.append(f"static const struct sn_digest_desc digests[] = {{{digests or '{0}'}}};")
+    out.append(
+        f"""\
+__attribute__((visibility("default"))) const struct sn_program sn_program = {{
+    SN_ABI, sizeof(struct phv), {deparser.max_headers()},
+    {len(rows)}, {len(program.registers)}, {len(program.counters)}, {len(program.digests)},
+    tables, registers, counters, digests,
+    parse, ingress, egress, deparse, reset_metadata, copy_list, digest,
+}};
+"""
+    )
+    return Generated(
+        source="\n".join(out),
+        tables={t.name: _table_info(tables, t) for t in tables.tables},
+        actions={
+            a.name: ActionInfo(a.name, tuple(Field(n, b) for n, b in a.params))
+            for a in program.actions.values()
+        },
+        digests={
+            d.name: tuple(Field(n, b) for n, b in deparser.digest_fields(d))
+            for d in program.digests
+        },
+        counters={c.name: c.cells for c in program.counters},
+        registers={r.name: (r.cells, r.bits) for r in program.registers},
+    )

@@ -1,0 +1,247 @@
+"""Actions, and the pipelines as C functions: a label for each table and condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softnic.compiler import ir
+from softnic.compiler.expressions import Expressions, mask_of
+from softnic.compiler.layout import Layout, Slot, c_name, c_uint
+from softnic.compiler.primitives import Primitives
+from softnic.dataplane import MatchKind, UnsupportedConstructError
+
+MAX_KEY = 256
+"""Bytes of a packed key: the runtime's limit."""
+
+_KINDS = {
+    MatchKind.EXACT: "SN_EXACT",
+    MatchKind.LPM: "SN_LPM",
+    MatchKind.TERNARY: "SN_TERNARY",
+    MatchKind.RANGE: "SN_RANGE",
+    MatchKind.OPTIONAL: "SN_OPTIONAL",
+}
+
+
+def packed(values: list[tuple[int, int]]) -> bytes:
+    """Values and their widths, each big-endian in whole bytes."""
+    return b"".join((v & mask_of(w)).to_bytes((w + 7) // 8, "big") for v, w in values)
+
+
+def c_bytes(data: bytes) -> str:
+    """A byte array as an expression."""
+    return "(const uint8_t[]){" + (", ".join(map(str, data)) or "0") + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLayout:
+    """Key fields with their width and offset in the packed key."""
+
+    fields: tuple[tuple[ir.TableKey, Slot, int], ...]
+    size: int
+
+
+class TableWriter:
+    """Writes actions and pipelines of a program."""
+
+    def __init__(self, layout: Layout, primitives: Primitives) -> None:
+        self.layout = layout
+        self.program = layout.program
+        self.primitives = primitives
+        self.x = Expressions(layout)
+        self.tables = [*self.program.ingress.tables, *self.program.egress.tables]
+        self._exits = {
+            a.id for a in self.program.actions.values() if any(p.op == "exit" for p in a.primitives)
+        }
+
+    # ---- actions
+
+    def action(self, a: ir.Action) -> list[str]:
+        """One action as a function of the packet and its packed parameters."""
+        out = [
+            f"/* {c_name(a.name)} */",
+            f"static inline void act{a.id}(struct sn_ctx *c, const uint8_t *prm) {{",
+            "    struct phv *p = c->phv;",
+            "    (void)p; (void)prm;",
+        ]
+        slots, at = [], 0
+        for i, (_, bits) in enumerate(a.params):
+            size = (bits + 7) // 8
+            if bits > 128:
+                out.append(f"    const uint8_t *a{i} = prm + {at};")
+            else:
+                load = f"sn_ld{size * 8}(prm + {at})"
+                if size not in (1, 2, 3, 4, 5, 6, 7, 8, 16):
+                    load = f"sn_ldn(prm + {at}, {size})"
+                out.append(f"    {c_uint(bits)} a{i} = ({c_uint(bits)}){load}; (void)a{i};")
+            slots.append(Slot(f"a{i}", bits))
+            at += size
+        x = Expressions(self.layout, slots)
+        labels = self._labels(a)
+        for i, p in enumerate(a.primitives):
+            if i in labels:
+                out.append(f"l{i}:;")
+            out += [f"    {line}" for line in self._step(p, x, a)]
+        if len(a.primitives) in labels:
+            out.append(f"l{len(a.primitives)}:;")
+        return [*out, "}"]
+
+    def _step(self, p: ir.Primitive, x: Expressions, a: ir.Action) -> list[str]:
+        match p.op, p.params:
+            case "_jump", (ir.Const(to),):
+                return [f"goto l{to};"]
+            case "_jump_if_zero", (cond, ir.Const(to)):
+                return [f"if (!{x.boolean(cond)}) goto l{to};"]
+        return self.primitives.write(p, x, f"action '{a.name}'")
+
+    @staticmethod
+    def _labels(a: ir.Action) -> set[int]:
+        out = set()
+        for i, p in enumerate(a.primitives):
+            if p.op in ("_jump", "_jump_if_zero") and isinstance(p.params[-1], ir.Const):
+                to = p.params[-1].value
+                if to <= i:
+                    raise UnsupportedConstructError(f"loop in action '{a.name}'{p.source}")
+                out.add(to)
+        return out
+
+    # ---- tables
+
+    def key(self, t: ir.Table) -> KeyLayout:
+        """Where each key field is in the packed key."""
+        fields, at = [], 0
+        for k in t.key:
+            slot = self.layout.slot(k.target.header, k.target.field)
+            if slot.varbit:
+                raise UnsupportedConstructError(f"varbit key '{k.name}' of '{t.name}'{t.source}")
+            fields.append((k, slot, at))
+            at += slot.size
+        if at > MAX_KEY:
+            raise UnsupportedConstructError(
+                f"key of {at} bytes of table '{t.name}'{t.source}: {MAX_KEY} at most"
+            )
+        return KeyLayout(tuple(fields), at)
+
+    def param_sizes(self, t: ir.Table) -> list[int]:
+        """Bytes of each action's parameters."""
+        return [
+            sum((bits + 7) // 8 for _, bits in self.program.actions[a].params) for a in t.actions
+        ]
+
+    def descriptor(self, n: int, t: ir.Table) -> tuple[list[str], str]:
+        """Declarations for one table, and its initializer."""
+        key = self.key(t)
+        rows = ", ".join(
+            f"{{{at}, {s.size}, {s.bits}, {_KINDS[k.match]}}}" for k, s, at in key.fields
+        )
+        sizes = self.param_sizes(t)
+        pre = [
+            f"static const struct sn_field_desc tf{n}[] = {{{rows or '{0}'}}};",
+            f"static const uint32_t tp{n}[] = {{{', '.join(map(str, sizes)) or '0'}}};",
+        ]
+        entries = [self._entry(t, key, e) for e in t.entries]
+        pre.append(
+            f"static const struct sn_const_entry te{n}[] = {{{', '.join(entries) or '{0}'}}};"
+        )
+        default, data = "SN_NONE", b""
+        if t.default_action is not None:
+            default = str(t.actions.index(t.default_action))
+            data = self._params(t.default_action, t.default_params)
+        name = t.name.replace("\\", "\\\\").replace('"', '\\"')
+        init = (
+            f'{{"{name}", tf{n}, {len(key.fields)}, {key.size}, {max(sizes, default=0)}, '
+            f"{max(t.size, len(t.entries))}, tp{n}, {len(t.actions)}, {default}, {c_bytes(data)}, "
+            f"{int(t.with_counters)}, {int(t.support_timeout)}, te{n}, {len(t.entries)}}}"
+        )
+        return pre, init
+
+    def _params(self, action: int, values: tuple[int, ...]) -> bytes:
+        widths = [bits for _, bits in self.program.actions[action].params]
+        return packed(list(zip(values, widths, strict=True)))
+
+    def _entry(self, t: ir.Table, key: KeyLayout, e: ir.ConstEntry) -> str:
+        widths = [s.bits for _, s, _ in key.fields]
+        low = packed([(v, w) for (v, _), w in zip(e.key, widths, strict=True)])
+        high = packed([(m, w) for (_, m), w in zip(e.key, widths, strict=True)])
+        params = self._params(e.action, e.params)
+        action = t.actions.index(e.action)
+        return f"{{{c_bytes(low)}, {c_bytes(high)}, {c_bytes(params)}, {e.priority}, {action}}}"
+
+    def _fill_key(self, key: KeyLayout) -> list[str]:
+        words = (key.size + 7) // 8
+        out = [f"uint64_t kw[{words}] = {{0}}; uint8_t *kb = (uint8_t *)kw;"]
+        for k, s, at in key.fields:
+            masked = f" & {mask_of(s.bits) & k.mask:#x}ull" if k.mask is not None else ""
+            if s.wide:
+                out.append(f"sn_copy(kb + {at}, {s.code}, {s.size});")
+            elif s.size in (1, 2, 3, 4, 5, 6, 7, 8, 16):
+                out.append(f"sn_st{s.size * 8}(kb + {at}, {s.code}{masked});")
+            else:
+                out.append(f"sn_stn(kb + {at}, {s.size}, {s.code}{masked});")
+        return out
+
+    # ---- pipelines
+
+    def pipeline(self, p: ir.Pipeline, first: int) -> list[str]:
+        """A pipeline as a function; its tables are numbered from `first`."""
+        nodes: dict[str, list[str]] = {}
+        for i, t in enumerate(p.tables):
+            nodes[t.name] = self._table_node(first + i, t)
+        for c in p.conditionals:
+            nodes[c.name] = [
+                f"if {self.x.boolean(c.expression)} {_go(c.true_next)}",
+                _go(c.false_next),
+            ]
+        for call in p.calls:
+            nodes[call.name] = [
+                f"act{call.action}(c, 0);",
+                *(["if (c->exit) return;"] if call.action in self._exits else []),
+                _go(call.next),
+            ]
+        out = [
+            f"static void {p.name}(struct sn_ctx *c) {{",
+            "    struct phv *p = c->phv;",
+            "    (void)p;",
+            f"    {_go(p.init)}",
+        ]
+        for name, lines in nodes.items():
+            out.append(f"{_label(name)}: {{ /* {c_name(name)} */")
+            out += [f"    {line}" for line in lines]
+            out.append("}")
+        return [*out, "}"]
+
+    def _table_node(self, n: int, t: ir.Table) -> list[str]:
+        if not t.key and t.default_const and t.default_action is not None:
+            data = self._params(t.default_action, t.default_params)
+            out = [f"act{t.default_action}(c, {c_bytes(data)});"]
+            out += ["if (c->exit) return;"] if t.default_action in self._exits else []
+            name = self.program.actions[t.default_action].name
+            return [*out, _go(t.next.get("__MISS__", t.next.get(name, t.base_next)))]
+        key = self.key(t)
+        out = []
+        if key.fields:
+            out += self._fill_key(key)
+            out.append(f"struct sn_result r = sn_table_apply(c, {n}, kw);")
+        else:
+            out.append(f"struct sn_result r = sn_table_apply(c, {n}, 0);")
+        by_hit = "__HIT__" in t.next or "__MISS__" in t.next
+        out.append("switch (r.action) {")
+        for i, a in enumerate(t.actions):
+            leave = " if (c->exit) return;" if a in self._exits else ""
+            name = self.program.actions[a].name
+            go = "break;" if by_hit else _go(t.next.get(name, t.base_next))
+            out.append(f"case {i}: act{a}(c, r.params);{leave} {go}")
+        out += ["default: break;", "}"]
+        if by_hit:
+            out.append(f"if (r.hit) {_go(t.next.get('__HIT__', t.base_next))}")
+            out.append(_go(t.next.get("__MISS__", t.base_next)))
+        else:
+            out.append(_go(t.base_next))
+        return out
+
+
+def _label(name: str) -> str:
+    return "n_" + "".join(ch if ch.isalnum() and ch.isascii() else f"_{ord(ch):x}_" for ch in name)
+
+
+def _go(name: str | None) -> str:
+    return "return;" if name is None else f"goto {_label(name)};"

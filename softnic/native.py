@@ -1,0 +1,521 @@
+"""The native data plane: `dataplane.DataPlane` on the C runtime, and programs compiled for it.
+
+    compile_program(json) ──▶ NativeProgram ──load──▶ NativeDataPlane ──ctypes──▶ runtime/api.c
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from softnic.build import shared_object
+from softnic.clib import buffer, runtime
+from softnic.compiler.generate import VERSION, Generated, generate
+from softnic.compiler.load import load
+from softnic.dataplane import (
+    ActionInfo,
+    CounterValue,
+    DigestEvent,
+    Entry,
+    Event,
+    Field,
+    IdleTimeoutEvent,
+    Match,
+    Op,
+    PacketInEvent,
+    PortStats,
+    Program,
+    Replica,
+    Status,
+    TableInfo,
+    Update,
+)
+
+DROP_REASONS = (
+    "no-pipeline",
+    "program",
+    "no-port",
+    "port-down",
+    "tx-full",
+    "too-big",
+    "tx-error",
+    "no-clone-session",
+    "no-multicast-group",
+    "clone-limit",
+    "loop-limit",
+    "burst-full",
+    "event-queue-full",
+    "packet-out-queue-full",
+    "offload-lost",
+    "rx-overrun",
+    "rx-truncated",
+)
+"""In the order of `enum sn_drop` (runtime/internal.h)."""
+
+_UPDATE = struct.Struct("=IHHIIQ")
+_READING = struct.Struct("=IIIIQQQQ")
+_OUT = struct.Struct("=IIII10s6x")
+_EVENT = struct.Struct("=IIII")
+_EVENT_BUFFER = 1 << 20
+_READ_BUFFER = 1 << 18
+_INJECT_BUFFER = 1 << 22
+_VNET_SIZE = 10
+_NO_PORT = 0xFFFFFFFF
+_MAX_FRAME = 65535
+
+
+class DataPlaneError(RuntimeError):
+    """The device couldn't be made or run; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class NativeProgram:
+    """A compiled pipeline (see `dataplane.Program`)."""
+
+    tables: Mapping[str, TableInfo]
+    actions: Mapping[str, ActionInfo]
+    digests: Mapping[str, tuple[Field, ...]]
+    counters: Mapping[str, int]
+    registers: Mapping[str, tuple[int, int]]
+    path: Path
+    source: str
+
+    def descriptor(self) -> int:
+        """Address of the program's `sn_program`. The code stays loaded as long as we run."""
+        lib = ctypes.CDLL(str(self.path), mode=ctypes.RTLD_LOCAL)
+        return ctypes.addressof(ctypes.c_char.in_dll(lib, "sn_program"))
+
+
+def compile_program(json_bytes: bytes, *, cache_dir: Path | None = None) -> NativeProgram:
+    """Translate bmv2 JSON to native code, or find it in the cache.
+
+    Raises `UnsupportedConstructError` by name for what this target can't do, `BadProgramError`
+    for what isn't bmv2 JSON, `ToolchainError` where there is no C compiler.
+    """
+    made: Generated = generate(load(json_bytes))
+    runtime()
+    source = f"/* generator {VERSION} */\n{made.source}"
+    return NativeProgram(
+        tables=made.tables,
+        actions=made.actions,
+        digests=made.digests,
+        counters=made.counters,
+        registers=made.registers,
+        path=shared_object("program", [source], cache_dir),
+        source=source,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A frame that came out of `NativeDataPlane.inject`, with its virtio header."""
+
+    port: int
+    frame: bytes
+    vnet: bytes
+
+
+class NativeDataPlane:
+    """One P4 device in native code (see `dataplane.DataPlane`). One worker thread moves frames.
+
+    `ports`: numbers (below 512) to interface names, which must exist in the caller's network
+    namespace. Raises `DataPlaneError` where they can't be opened (needs CAP_NET_RAW).
+    """
+
+    def __init__(
+        self,
+        ports: Mapping[int, str],
+        *,
+        cpu_port: int | None,
+        drop_port: int = 511,
+        name: str = "softnic",
+    ) -> None:
+        self.name = name
+        self._lib = runtime()
+        self._cpu_port = cpu_port
+        self._ports = dict(ports)
+        self._program: NativeProgram | None = None
+        self._tables: dict[str, int] = {}
+        self._table_names: list[str] = []
+        self._counters: dict[str, int] = {}
+        self._registers: dict[str, int] = {}
+        self._read_lock = threading.Lock()
+        self._event_lock = threading.Lock()
+        self._event_buffer = buffer(_EVENT_BUFFER)
+        self._closed = False
+        self._dev: int | None = self._lib.sn_device_new(
+            _NO_PORT if cpu_port is None else cpu_port, drop_port
+        )
+        if not self._dev:
+            raise DataPlaneError(f"{name}: out of memory")
+        for number, interface in self._ports.items():
+            if self._lib.sn_device_add_port(self._dev, number, interface.encode()) != 0:
+                self._free()
+                raise DataPlaneError(f"{name}: port {number}@{interface}: numbers are 0 to 511")
+        rc = self._lib.sn_device_start(self._dev)
+        if rc != 0:
+            self._free()
+            raise DataPlaneError(
+                f"{name}: cannot open the interfaces "
+                f"{', '.join(self._ports.values()) or '(none)'}: {os.strerror(-rc)}"
+            )
+
+    def _free(self) -> None:
+        dev, self._dev = self._dev, None
+        if dev is not None:
+            self._lib.sn_device_stop(dev)
+            self._lib.sn_device_free(dev)
+
+    @property
+    def _d(self) -> int:
+        if self._dev is None:
+            raise DataPlaneError(f"{self.name}: closed")
+        return self._dev
+
+    # ---- program
+
+    @property
+    def program(self) -> Program | None:
+        """The program that is running, if any."""
+        return self._program
+
+    def load(self, program: Program) -> None:
+        """Start `program` with empty tables (const entries and defaults in place)."""
+        if not isinstance(program, NativeProgram):
+            raise DataPlaneError(f"{self.name}: not a program of compile_program")
+        if self._lib.sn_device_load(self._d, program.descriptor()) != 0:
+            raise DataPlaneError(f"{self.name}: the program can't be loaded: out of memory")
+        self._program = program
+        self._table_names = list(program.tables)
+        self._tables = {n: i for i, n in enumerate(program.tables)}
+        self._counters = {n: i for i, n in enumerate(program.counters)}
+        self._registers = {n: i for i, n in enumerate(program.registers)}
+
+    def _loaded(self) -> NativeProgram:
+        if self._program is None:
+            raise DataPlaneError(f"{self.name}: no program is loaded")
+        return self._program
+
+    def _table(self, name: str) -> tuple[int, TableInfo]:
+        return self._tables[name], self._loaded().tables[name]
+
+    # ---- tables
+
+    def write(self, updates: Sequence[Update]) -> list[Status]:
+        """Apply `updates` in order; one status for each."""
+        out = [Status.OK] * len(updates)
+        records, places = bytearray(), []
+        for i, u in enumerate(updates):
+            record = self._record(u)
+            if record is None:
+                out[i] = Status.INVALID
+            else:
+                records += record
+                places.append(i)
+        if places:
+            status = buffer(len(places))
+            self._lib.sn_write(self._d, bytes(records), len(places), status)
+            for place, s in zip(places, status, strict=True):
+                out[place] = Status(s)
+        return out
+
+    def _record(self, u: Update) -> bytes | None:
+        index = self._tables.get(u.table)
+        if index is None:
+            return None
+        table, e = self._loaded().tables[u.table], u.entry
+        size = sum(k.size for k in table.key)
+        if len(e.match.key) != size or len(e.match.mask) != size:
+            return None
+        action, params = 0, b""
+        if u.op != Op.DELETE:
+            if e.action not in table.actions or len(e.params) != self._params_size(e.action):
+                return None
+            action, params = table.actions.index(e.action), e.params
+        body = e.match.key + e.match.mask + params
+        total = (_UPDATE.size + len(body) + 7) & ~7
+        head = _UPDATE.pack(
+            total, u.op, action, index, e.match.priority & 0xFFFFFFFF, e.idle_timeout_ns
+        )
+        return head + body.ljust(total - _UPDATE.size, b"\0")
+
+    def _params_size(self, action: str) -> int:
+        return sum(p.size for p in self._loaded().actions[action].params)
+
+    def set_default(self, table: str, action: str, params: bytes) -> Status:
+        """Replace the default action."""
+        index, info = self._table(table)
+        if action not in info.actions or len(params) != self._params_size(action):
+            return Status.INVALID
+        number = info.actions.index(action)
+        return Status(self._lib.sn_default_set(self._d, index, number, params.ljust(8, b"\0")))
+
+    def reset_default(self, table: str) -> Status:
+        """Bring back the default action that the program came with."""
+        return Status(self._lib.sn_default_set(self._d, self._tables[table], 0, None))
+
+    def default(self, table: str) -> tuple[str, bytes]:
+        """Default action now, as (action, params)."""
+        index, info = self._table(table)
+        room = buffer(max((self._params_size(a) for a in info.actions), default=0) + 8)
+        action = self._lib.sn_default_read(self._d, index, room)
+        if action >= len(info.actions):
+            return "", b""
+        name = info.actions[action]
+        return name, bytes(room)[: self._params_size(name)]
+
+    def entries(self, table: str) -> Iterator[tuple[Entry, CounterValue]]:
+        """All entries now with their direct counter, const ones included; no order promised."""
+        index, info = self._table(table)
+        cursor = ctypes.c_uint32(0)
+        room = buffer(_READ_BUFFER)
+        while True:
+            n = self._lib.sn_entries(self._d, index, ctypes.byref(cursor), room, _READ_BUFFER)
+            if n == 0:
+                return
+            data, at = memoryview(room).tobytes()[:n], 0
+            while at < n:
+                size, entry, counter, _ = self._reading(info, data, at)
+                yield entry, counter
+                at += size
+
+    def _reading(
+        self, info: TableInfo, data: bytes, at: int
+    ) -> tuple[int, Entry, CounterValue, int]:
+        size, action, priority, _, timeout, packets, octets, idle = _READING.unpack_from(data, at)
+        n = sum(k.size for k in info.key)
+        start = at + _READING.size
+        name = info.actions[action]
+        # Exact fields read back with all ones, also in the bits that pad them to whole bytes.
+        mask = bytes(data[start + n : start + 2 * n])
+        match = Match(data[start : start + n], _trim(info, mask), priority)
+        params = data[start + 2 * n : start + 2 * n + self._params_size(name)]
+        return size, Entry(match, name, params, timeout), CounterValue(packets, octets), idle
+
+    def _read_one(self, table: str, match: Match) -> tuple[Entry, CounterValue, int] | None:
+        index, info = self._table(table)
+        size = sum(k.size for k in info.key)
+        if len(match.key) != size or len(match.mask) != size:
+            return None
+        room = buffer(4096)
+        n = self._lib.sn_entry_read(
+            self._d, index, match.key, match.mask, match.priority, room, len(room)
+        )
+        if n == 0:
+            return None
+        _, entry, counter, idle = self._reading(info, bytes(room)[:n], 0)
+        return entry, counter, idle
+
+    def entry(self, table: str, match: Match) -> tuple[Entry, CounterValue] | None:
+        """The one entry with this match."""
+        found = self._read_one(table, match)
+        return None if found is None else found[:2]
+
+    def idle_ns(self, table: str, match: Match) -> int | None:
+        """Nanoseconds since a packet last hit the entry."""
+        found = self._read_one(table, match)
+        return None if found is None else found[2]
+
+    def set_direct_counter(self, table: str, match: Match, value: CounterValue) -> Status:
+        """Set an entry's direct counter."""
+        index, info = self._table(table)
+        size = sum(k.size for k in info.key)
+        if len(match.key) != size or len(match.mask) != size:
+            return Status.INVALID
+        return Status(
+            self._lib.sn_entry_set_counter(
+                self._d, index, match.key, match.mask, match.priority, value.packets, value.bytes
+            )
+        )
+
+    # ---- counters and registers
+
+    def counter(self, name: str, index: int) -> CounterValue:
+        """Read a cell of an indirect counter; IndexError where there is none."""
+        values = (ctypes.c_uint64 * 2)()
+        self._cell(self._lib.sn_counter_access, self._counters[name], name, index, values, 0)
+        return CounterValue(values[0], values[1])
+
+    def set_counter(self, name: str, index: int, value: CounterValue) -> None:
+        """Write a cell of an indirect counter."""
+        values = (ctypes.c_uint64 * 2)(value.packets, value.bytes)
+        self._cell(self._lib.sn_counter_access, self._counters[name], name, index, values, 1)
+
+    def register(self, name: str, index: int) -> int:
+        """Read a register cell."""
+        values = (ctypes.c_uint64 * 2)()
+        self._cell(self._lib.sn_register_access, self._registers[name], name, index, values, 0)
+        return int(values[0]) | int(values[1]) << 64
+
+    def set_register(self, name: str, index: int, value: int) -> None:
+        """Write a register cell."""
+        bits = self._loaded().registers[name][1]
+        value &= (1 << bits) - 1
+        values = (ctypes.c_uint64 * 2)(value & (2**64 - 1), value >> 64)
+        self._cell(self._lib.sn_register_access, self._registers[name], name, index, values, 1)
+
+    def _cell(
+        self,
+        access: ctypes._NamedFuncPointer,
+        number: int,
+        name: str,
+        index: int,
+        values: ctypes.Array[ctypes.c_uint64],
+        write: int,
+    ) -> None:
+        if not 0 <= index <= _NO_PORT or access(self._d, number, index, values, write) != 0:
+            raise IndexError(f"{name} has no cell {index}")
+
+    # ---- replication
+
+    def set_clone_session(
+        self, session: int, replicas: Sequence[Replica], truncate: int = 0
+    ) -> None:
+        """Define a clone session (`truncate` bytes, 0: whole); no replicas: delete it."""
+        self._group(1, session, replicas, truncate)
+
+    def set_multicast_group(self, group: int, replicas: Sequence[Replica]) -> None:
+        """Define a multicast group; no replicas: delete it."""
+        self._group(0, group, replicas, 0)
+
+    def _group(self, kind: int, number: int, replicas: Sequence[Replica], truncate: int) -> None:
+        flat = [v for r in replicas for v in (r.port, r.instance)]
+        pairs = (ctypes.c_uint32 * max(len(flat), 1))(*flat)
+        if self._lib.sn_group_set(self._d, kind, number, pairs, len(replicas), truncate) != 0:
+            raise DataPlaneError(f"{self.name}: out of memory")
+
+    # ---- packets
+
+    def packet_out(self, frame: bytes) -> None:
+        """Put a frame, with the program's packet-out header in front, in at the CPU port.
+
+        The queue is bounded; what doesn't fit is counted as a drop of the CPU port.
+        """
+        if len(frame) > _MAX_FRAME:
+            raise DataPlaneError(f"{self.name}: packet-out of {len(frame)} bytes")
+        self._lib.sn_packet_out(self._d, frame, len(frame))
+
+    def events(self, timeout: float) -> list[Event]:
+        """Wait up to `timeout` seconds for events; the queue is bounded, its drops are counted."""
+        with self._event_lock:
+            n = self._lib.sn_events(
+                self._d, self._event_buffer, _EVENT_BUFFER, max(int(timeout * 1e9), 0)
+            )
+            data = memoryview(self._event_buffer).cast("B")[:n].tobytes()
+        out: list[Event] = []
+        at = 0
+        while at < n:
+            kind, number, length, priority = _EVENT.unpack_from(data, at)
+            start = at + _EVENT.size
+            event = self._event(kind, number, priority, data[start : start + length])
+            if event is not None:
+                out.append(event)
+            at += (_EVENT.size + length + 7) & ~7
+        return out
+
+    def _event(self, kind: int, number: int, priority: int, data: bytes) -> Event | None:
+        if kind == 1:
+            return PacketInEvent(data)
+        program = self._program
+        if program is None:
+            return None
+        if kind == 2 and number < len(program.digests):
+            return DigestEvent(list(program.digests)[number], data)
+        if kind == 3 and number < len(self._table_names):
+            name = self._table_names[number]
+            half = len(data) // 2
+            mask = _trim(program.tables[name], data[half:])
+            return IdleTimeoutEvent(name, Match(data[:half], mask, priority))
+        return None  # of a program that was replaced meanwhile
+
+    def inject(self, port: int, frame: bytes, vnet: bytes | None = None) -> list[tuple[int, bytes]]:
+        """Run one frame through at once, without interfaces: what comes out, where, in order.
+
+        Frames to the CPU port are among the results and don't become events.
+        """
+        return [(s.port, s.frame) for s in self.inject_vnet(port, frame, vnet)]
+
+    def inject_vnet(self, port: int, frame: bytes, vnet: bytes | None = None) -> list[Sent]:
+        """As `inject`; with the virtio header (10 bytes, host order) of each frame."""
+        if vnet is not None and len(vnet) != _VNET_SIZE:
+            raise ValueError(f"a virtio header has {_VNET_SIZE} bytes")
+        room = buffer(_INJECT_BUFFER)
+        n = self._lib.sn_inject(self._d, port, frame, len(frame), vnet, room, _INJECT_BUFFER)
+        if n < 0:
+            raise DataPlaneError(f"{self.name}: more than {_INJECT_BUFFER} bytes came out")
+        data, at = memoryview(room).cast("B")[:n].tobytes(), 0
+        out = []
+        while at < n:
+            size, to, length, _, header = _OUT.unpack_from(data, at)
+            start = at + _OUT.size
+            out.append(Sent(to, data[start : start + length], header))
+            at += size
+        return out
+
+    def loop(self, port: int, frames: Sequence[bytes], rounds: int) -> tuple[float, int]:
+        """Run frames of one length through, memory to memory: seconds taken, frames out."""
+        out = ctypes.c_uint64(0)
+        ns = self._lib.sn_loop(
+            self._d,
+            port,
+            b"".join(frames),
+            len(frames[0]),
+            len(frames),
+            rounds,
+            ctypes.byref(out),
+        )
+        return ns / 1e9, out.value
+
+    # ---- statistics
+
+    def ports(self) -> list[PortStats]:
+        """Statistics of every port, the CPU port included.
+
+        Last comes a port without interface, -1: what was sent to ports that don't exist.
+        """
+        out = []
+        names = list(self._ports.values())
+        for i in range(len(names) + 2):
+            v = (ctypes.c_uint64 * (6 + len(DROP_REASONS)))()
+            self._lib.sn_port_stats(self._d, i, v)
+            real, cpu = i < len(names), i == len(names)
+            if cpu and self._cpu_port is None:
+                continue
+            drops = {r: n for r, n in zip(DROP_REASONS, v[6:], strict=True) if n}
+            out.append(
+                PortStats(
+                    port=int(v[0]) if real or cpu else -1,
+                    interface=names[i] if real else "cpu" if cpu else "",
+                    up=bool(v[1]) or cpu,
+                    rx_frames=v[2],
+                    rx_bytes=v[3],
+                    tx_frames=v[4],
+                    tx_bytes=v[5],
+                    drops=drops,
+                )
+            )
+        return out
+
+    def close(self) -> None:
+        """Stop the threads, release the ports. No other call may be under way or follow."""
+        if not self._closed:
+            self._closed = True
+            if self._dev is not None:
+                self._lib.sn_device_stop(self._dev)
+                with self._event_lock:  # a reader that was waiting has come back
+                    self._free()
+
+
+def _trim(info: TableInfo, mask: bytes) -> bytes:
+    """Zeroes the bits of a mask that only pad a field to whole bytes."""
+    out, at = bytearray(mask), 0
+    for k in info.key:
+        if k.bits % 8:
+            out[at] &= (1 << k.bits % 8) - 1
+        at += k.size
+    return bytes(out)

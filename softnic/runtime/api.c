@@ -1,0 +1,394 @@
+/*
+ * What the control plane calls, through ctypes: any thread, blocking for one burst at most.
+ * Batches cross as packed records, so that a thousand entries cost one call.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "internal.h"
+
+#define LOCKED_UPDATES 32u /* as many before a burst may go in between */
+#define RING_EVENTS 8192u
+#define RING_BYTES (64u << 20)
+
+SN_EXPORT struct sn_device *sn_device_new(uint32_t cpu_port, uint32_t drop_port) {
+    struct sn_device *d = calloc(1, sizeof *d);
+    if (!d) return NULL;
+    d->cpu_port = cpu_port;
+    d->drop_port = drop_port;
+    d->start_ns = sn_now();
+    d->epoll_fd = d->wake_fd = -1;
+    d->cpu.number = cpu_port;
+    d->cpu.fd = d->other.fd = -1;
+    pthread_mutex_init(&d->inject_mutex, NULL);
+    pthread_mutex_init(&d->out_mutex, NULL);
+    if (sn_ring_init(&d->ring, RING_EVENTS, RING_BYTES) < 0 ||
+        sn_burst_init(&d->worker_burst) < 0 || sn_burst_init(&d->inject_burst) < 0)
+        return NULL;
+    return d;
+}
+
+SN_EXPORT int sn_device_add_port(struct sn_device *d, uint32_t number, const char *ifname) {
+    if (d->n_ports == SN_MAX_PORTS || number >= SN_MAX_PORTS || d->by_number[number]) return -EINVAL;
+    struct sn_port *p = &d->ports[d->n_ports++];
+    p->number = number;
+    p->fd = -1;
+    snprintf(p->ifname, sizeof p->ifname, "%s", ifname);
+    d->by_number[number] = p;
+    return 0;
+}
+
+SN_EXPORT int sn_device_start(struct sn_device *d) {
+    return sn_io_start(d) < 0 ? -(errno ? errno : ENOMEM) : 0;
+}
+
+SN_EXPORT void sn_device_stop(struct sn_device *d) {
+    sn_ring_close(&d->ring);
+    sn_io_stop(d);
+}
+
+static void groups_free(struct sn_groups *g) {
+    for (uint32_t i = 0; i < g->n; i++) free(g->items[i].replicas);
+    free(g->items);
+    g->items = NULL;
+    g->n = 0;
+}
+
+/* After sn_device_stop, when no other thread is in a call any more. */
+SN_EXPORT void sn_device_free(struct sn_device *d) {
+    sn_pipe_free(d->pipe);
+    sn_ring_free(&d->ring);
+    sn_burst_free(&d->worker_burst);
+    sn_burst_free(&d->inject_burst);
+    groups_free(&d->sessions);
+    groups_free(&d->groups);
+    free(d);
+}
+
+SN_EXPORT int sn_device_load(struct sn_device *d, const struct sn_program *prog) {
+    if (prog->abi != SN_ABI) return -EPROTO;
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed) seed = sn_now();
+    struct sn_pipe *fresh = sn_pipe_new(prog, sn_now(), seed);
+    if (!fresh) return -ENOMEM;
+    sn_lock(&d->lock);
+    struct sn_pipe *old = d->pipe;
+    d->pipe = fresh;
+    sn_unlock(&d->lock);
+    sn_pipe_free(old);
+    return 0;
+}
+
+/* ---- tables ------------------------------------------------------------------------------ */
+
+enum op { OP_INSERT = 1, OP_MODIFY = 2, OP_DELETE = 3 };
+
+/* Followed by key, mask (key_size bytes each) and the parameters, padded to 8 bytes. */
+struct update {
+    uint32_t size;
+    uint16_t op, action;
+    uint32_t table, priority;
+    uint64_t timeout;
+};
+
+static enum sn_status apply(struct sn_pipe *p, const struct update *u, uint64_t now) {
+    if (!p || u->table >= p->prog->n_tables) return SN_INVALID;
+    struct sn_table *t = &p->tables[u->table];
+    const uint8_t *key = (const uint8_t *)(u + 1);
+    uint32_t n = t->desc->key_size;
+    if (t->desc->n_fields == 0 || sizeof *u + 2 * n > u->size) return SN_INVALID;
+    struct sn_table_key k = {key, key + n, t->by_prio ? u->priority : 0};
+    if (u->op == OP_DELETE) return sn_table_delete(t, &k);
+    if (u->action >= t->desc->n_actions ||
+        sizeof *u + 2 * n + t->desc->params_size[u->action] > u->size)
+        return SN_INVALID;
+    return u->op == OP_INSERT
+               ? sn_table_insert(t, &k, u->action, key + 2 * n, u->timeout, now, 0)
+               : sn_table_modify(t, &k, u->action, key + 2 * n, u->timeout, now);
+}
+
+SN_EXPORT void sn_write(struct sn_device *d, const uint8_t *records, uint32_t n, uint8_t *status) {
+    for (uint32_t i = 0; i < n;) {
+        sn_lock(&d->lock);
+        uint64_t now = sn_now();
+        for (uint32_t stop = i + LOCKED_UPDATES; i < n && i < stop; i++) {
+            const struct update *u = (const struct update *)records;
+            status[i] = (uint8_t)apply(d->pipe, u, now);
+            records += u->size;
+        }
+        sn_unlock(&d->lock);
+    }
+}
+
+/* An entry as it is read back; followed by key, mask (exact: ones) and parameters. */
+struct reading {
+    uint32_t size, action, priority, is_const;
+    uint64_t timeout, packets, bytes, idle;
+};
+
+static uint32_t put_entry(const struct sn_table *t, const struct sn_entry *e, uint8_t *buf,
+                          uint64_t now) {
+    uint32_t n = t->desc->key_size, m = t->desc->params_size[e->action];
+    struct reading *r = (struct reading *)buf;
+    *r = (struct reading){0, e->action, e->priority, e->is_const, e->timeout, e->packets, e->bytes,
+                          now > e->last_hit ? now - e->last_hit : 0};
+    uint8_t *at = buf + sizeof *r;
+    memcpy(at, sn_entry_key(e), n);
+    if (sn_entry_mask(t, e))
+        memcpy(at + n, sn_entry_mask(t, e), n);
+    else
+        memset(at + n, 0xff, n);
+    memcpy(at + 2 * n, sn_entry_params(t, e), m);
+    return r->size = (uint32_t)((sizeof *r + 2 * n + m + 7) & ~7u);
+}
+
+static uint32_t entry_room(const struct sn_table *t) {
+    return (uint32_t)sizeof(struct reading) + 2 * t->desc->key_size + t->desc->max_params + 8;
+}
+
+/* Reads on from *cursor (0 at first) as much as `buf` holds; returns bytes, 0 at the end. */
+SN_EXPORT uint64_t sn_entries(struct sn_device *d, uint32_t table, uint32_t *cursor, uint8_t *buf,
+                              uint64_t cap) {
+    uint64_t at = 0;
+    int more = 1;
+    while (more && at == 0) {
+        sn_lock(&d->lock);
+        if (!d->pipe || table >= d->pipe->prog->n_tables) {
+            more = 0;
+        } else {
+            struct sn_table *t = &d->pipe->tables[table];
+            uint64_t now = sn_now();
+            for (uint32_t k = 0; k < 1024 && at + entry_room(t) <= cap; k++) {
+                if (*cursor >= t->next_index) {
+                    more = 0;
+                    break;
+                }
+                struct sn_entry *e = sn_table_at(t, (*cursor)++);
+                if (e) at += put_entry(t, e, buf + at, now);
+            }
+        }
+        sn_unlock(&d->lock);
+    }
+    return at;
+}
+
+static struct sn_entry *find(struct sn_device *d, uint32_t table, const uint8_t *key,
+                             const uint8_t *mask, uint32_t priority, struct sn_table **out) {
+    if (!d->pipe || table >= d->pipe->prog->n_tables) return NULL;
+    struct sn_table *t = *out = &d->pipe->tables[table];
+    struct sn_table_key k = {key, mask, t->by_prio ? priority : 0};
+    return t->desc->n_fields ? sn_table_find(t, &k) : NULL;
+}
+
+/* 0 where there is no such entry, else the bytes written (as sn_entries). */
+SN_EXPORT uint32_t sn_entry_read(struct sn_device *d, uint32_t table, const uint8_t *key,
+                                 const uint8_t *mask, uint32_t priority, uint8_t *buf,
+                                 uint32_t cap) {
+    struct sn_table *t;
+    sn_lock(&d->lock);
+    struct sn_entry *e = find(d, table, key, mask, priority, &t);
+    uint32_t n = e && entry_room(t) <= cap ? put_entry(t, e, buf, sn_now()) : 0;
+    sn_unlock(&d->lock);
+    return n;
+}
+
+SN_EXPORT uint32_t sn_entry_set_counter(struct sn_device *d, uint32_t table, const uint8_t *key,
+                                        const uint8_t *mask, uint32_t priority, uint64_t packets,
+                                        uint64_t bytes) {
+    struct sn_table *t;
+    sn_lock(&d->lock);
+    struct sn_entry *e = find(d, table, key, mask, priority, &t);
+    if (e) e->packets = packets, e->bytes = bytes;
+    sn_unlock(&d->lock);
+    return e ? SN_OK : SN_NOT_FOUND;
+}
+
+/* `params` NULL: the default that the program came with. */
+SN_EXPORT uint32_t sn_default_set(struct sn_device *d, uint32_t table, uint32_t action,
+                                  const uint8_t *params) {
+    uint32_t st = SN_INVALID;
+    sn_lock(&d->lock);
+    if (d->pipe && table < d->pipe->prog->n_tables) {
+        struct sn_table *t = &d->pipe->tables[table];
+        const struct sn_table_desc *td = t->desc;
+        if (!params) action = td->default_action, params = td->default_params;
+        if (action < td->n_actions) {
+            t->default_action = action;
+            memcpy(t->default_params, params, td->params_size[action]);
+            st = SN_OK;
+        }
+    }
+    sn_unlock(&d->lock);
+    return st;
+}
+
+SN_EXPORT uint32_t sn_default_read(struct sn_device *d, uint32_t table, uint8_t *params) {
+    uint32_t action = SN_NONE;
+    sn_lock(&d->lock);
+    if (d->pipe && table < d->pipe->prog->n_tables) {
+        struct sn_table *t = &d->pipe->tables[table];
+        action = t->default_action;
+        if (action < t->desc->n_actions)
+            memcpy(params, t->default_params, t->desc->params_size[action]);
+    }
+    sn_unlock(&d->lock);
+    return action;
+}
+
+/* ---- counters and registers -------------------------------------------------------------- */
+
+SN_EXPORT int sn_counter_access(struct sn_device *d, uint32_t counter, uint32_t index,
+                                uint64_t *values, int write) {
+    int rc = -1;
+    sn_lock(&d->lock);
+    if (d->pipe && counter < d->pipe->prog->n_counters &&
+        index < d->pipe->prog->counters[counter].cells) {
+        struct sn_counter_cell *c = &d->pipe->counters[counter][index];
+        if (write)
+            c->packets = values[0], c->bytes = values[1];
+        else
+            values[0] = c->packets, values[1] = c->bytes;
+        rc = 0;
+    }
+    sn_unlock(&d->lock);
+    return rc;
+}
+
+/* values: low and high 64 bits. */
+SN_EXPORT int sn_register_access(struct sn_device *d, uint32_t reg, uint32_t index,
+                                 uint64_t *values, int write) {
+    int rc = -1;
+    sn_lock(&d->lock);
+    if (d->pipe && reg < d->pipe->prog->n_registers &&
+        index < d->pipe->prog->registers[reg].cells) {
+        uint32_t per = d->pipe->prog->registers[reg].bits <= 64 ? 1 : 2;
+        uint64_t *c = (uint64_t *)d->pipe->registers[reg] + (size_t)index * per;
+        if (per == 1 && !write) values[1] = 0;
+        memcpy(write ? c : values, write ? values : c, per * 8);
+        rc = 0;
+    }
+    sn_unlock(&d->lock);
+    return rc;
+}
+
+/* ---- replication ------------------------------------------------------------------------- */
+
+static int group_set(struct sn_groups *g, uint32_t id, const uint32_t *pairs, uint32_t n,
+                     uint32_t truncate) {
+    uint32_t i = 0;
+    while (i < g->n && g->items[i].id != id) i++;
+    if (n == 0) {
+        if (i == g->n) return 0;
+        free(g->items[i].replicas);
+        g->items[i] = g->items[--g->n];
+        return 0;
+    }
+    struct sn_replica *r = malloc(n * sizeof *r);
+    if (!r) return -1;
+    for (uint32_t k = 0; k < n; k++) r[k] = (struct sn_replica){pairs[2 * k], pairs[2 * k + 1]};
+    if (i == g->n) {
+        struct sn_group *p = realloc(g->items, (g->n + 1) * sizeof *p);
+        if (!p) {
+            free(r);
+            return -1;
+        }
+        g->items = p;
+        g->items[g->n++] = (struct sn_group){.id = id};
+    }
+    free(g->items[i].replicas);
+    g->items[i] = (struct sn_group){id, n, truncate, r};
+    return 0;
+}
+
+/* pairs: port and instance of each replica. */
+SN_EXPORT int sn_group_set(struct sn_device *d, int is_clone, uint32_t id, const uint32_t *pairs,
+                           uint32_t n, uint32_t truncate) {
+    sn_lock(&d->lock);
+    int rc = group_set(is_clone ? &d->sessions : &d->groups, id, pairs, n, truncate);
+    sn_unlock(&d->lock);
+    return rc;
+}
+
+/* ---- packets and statistics -------------------------------------------------------------- */
+
+SN_EXPORT int sn_packet_out(struct sn_device *d, const uint8_t *data, uint32_t len) {
+    return sn_io_packet_out(d, data, len);
+}
+
+/* Of one frame out: followed by the frame, padded to 8 bytes. */
+struct out_record {
+    uint32_t size, port, len, unused;
+    struct virtio_net_hdr vnet;
+    uint8_t pad[6];
+};
+
+/*
+ * Runs one frame through now, without any port: what comes out is written to `buf`; returns the
+ * bytes written, or -1 when `cap` was too small. Digests go to the events as usual.
+ */
+SN_EXPORT int64_t sn_inject(struct sn_device *d, uint32_t port, const uint8_t *data, uint32_t len,
+                            const struct virtio_net_hdr *vnet, uint8_t *buf, uint64_t cap) {
+    struct sn_burst *b = &d->inject_burst;
+    struct sn_frame f = {.data = data, .len = len, .port = port};
+    if (vnet) f.vnet = *vnet;
+    int64_t at = 0;
+    pthread_mutex_lock(&d->inject_mutex);
+    sn_burst_reset(b, sn_now());
+    sn_lock(&d->lock);
+    sn_switch_frame(d, b, &f);
+    sn_unlock(&d->lock);
+    for (uint32_t i = 0; i < b->n_outs && at >= 0; i++) {
+        struct sn_out *o = &b->outs[i];
+        struct out_record r = {0, o->port, o->head_len + o->payload_len, 0, o->vnet, {0}};
+        r.size = (uint32_t)((sizeof r + r.len + 7) & ~7u);
+        if ((uint64_t)at + r.size > cap) {
+            at = -1;
+            break;
+        }
+        memcpy(buf + at, &r, sizeof r);
+        memcpy(buf + at + sizeof r, o->head, o->head_len);
+        memcpy(buf + at + sizeof r + o->head_len, o->payload, o->payload_len);
+        at += r.size;
+    }
+    pthread_mutex_unlock(&d->inject_mutex);
+    return at;
+}
+
+/* Runs the frames (`n`, one after another, each `len` bytes) `rounds` times; returns ns taken. */
+SN_EXPORT uint64_t sn_loop(struct sn_device *d, uint32_t port, const uint8_t *data, uint32_t len,
+                           uint32_t n, uint32_t rounds, uint64_t *out_frames) {
+    struct sn_burst *b = &d->inject_burst;
+    pthread_mutex_lock(&d->inject_mutex);
+    uint64_t start = sn_now();
+    *out_frames = 0;
+    for (uint32_t r = 0; r < rounds; r++)
+        for (uint32_t i = 0; i < n;) {
+            sn_burst_reset(b, sn_now());
+            sn_lock(&d->lock);
+            for (uint32_t k = 0; k < SN_BURST && i < n; k++, i++) {
+                struct sn_frame f = {.data = data + (size_t)i * len, .len = len, .port = port};
+                sn_switch_frame(d, b, &f);
+            }
+            sn_unlock(&d->lock);
+            *out_frames += b->n_outs;
+        }
+    uint64_t took = sn_now() - start;
+    pthread_mutex_unlock(&d->inject_mutex);
+    return took;
+}
+
+/* values: number, up, rx frames, rx bytes, tx frames, tx bytes, then drops by reason. */
+SN_EXPORT uint32_t sn_port_stats(struct sn_device *d, uint32_t i, uint64_t *values) {
+    struct sn_port *p = i < d->n_ports ? &d->ports[i] : i == d->n_ports ? &d->cpu : &d->other;
+    uint64_t head[] = {p->number,   (uint64_t)p->up, p->rx_frames,
+                       p->rx_bytes, p->tx_frames,    p->tx_bytes};
+    memcpy(values, head, sizeof head);
+    memcpy(values + 6, p->drops, sizeof p->drops);
+    return SN_DROP_COUNT;
+}
+
+SN_EXPORT void sn_event_counts(struct sn_device *d, uint64_t *values) {
+    memcpy(values, d->counts, sizeof d->counts);
+}

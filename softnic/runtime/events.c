@@ -1,0 +1,85 @@
+/* What the data plane has to tell: a bounded ring that a reader can wait on. */
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+int sn_ring_init(struct sn_ring *r, uint32_t cap, size_t max_bytes) {
+    memset(r, 0, sizeof *r);
+    r->slots = calloc(cap, sizeof *r->slots);
+    if (!r->slots) return -1;
+    r->cap = cap;
+    r->max_bytes = max_bytes;
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(&r->cond, &a);
+    pthread_condattr_destroy(&a);
+    pthread_mutex_init(&r->mutex, NULL);
+    return 0;
+}
+
+void sn_ring_free(struct sn_ring *r) {
+    for (uint32_t i = 0; i < r->count; i++) free(r->slots[(r->head + i) % r->cap]);
+    free(r->slots);
+    pthread_cond_destroy(&r->cond);
+    pthread_mutex_destroy(&r->mutex);
+}
+
+void sn_ring_close(struct sn_ring *r) {
+    pthread_mutex_lock(&r->mutex);
+    r->closed = 1;
+    pthread_cond_broadcast(&r->cond);
+    pthread_mutex_unlock(&r->mutex);
+}
+
+struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len) {
+    struct sn_event_rec *e = malloc(sizeof *e + len);
+    if (e) *e = (struct sn_event_rec){kind, id, len, 0};
+    return e;
+}
+
+int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e) {
+    if (!e) return -1;
+    pthread_mutex_lock(&r->mutex);
+    int full = r->count == r->cap || r->bytes + e->len > r->max_bytes || r->closed;
+    if (!full) {
+        r->slots[(r->head + r->count++) % r->cap] = e;
+        r->bytes += e->len;
+        pthread_cond_signal(&r->cond);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    if (full) free(e);
+    return full ? -1 : 0;
+}
+
+/*
+ * Waits up to `timeout_ns` for events and writes them one after another to `buf`, each as struct
+ * sn_event_rec followed by its data, padded to 8 bytes. Returns the bytes written; an event that
+ * is larger than `cap` can't occur (64 KiB at most).
+ */
+SN_EXPORT uint64_t sn_events(struct sn_device *d, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
+    struct sn_ring *r = &d->ring;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t ns = until.tv_nsec + timeout_ns % 1000000000;
+    until.tv_sec += timeout_ns / 1000000000 + ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    uint64_t at = 0;
+    pthread_mutex_lock(&r->mutex);
+    while (r->count == 0 && !r->closed)
+        if (timeout_ns <= 0 || pthread_cond_timedwait(&r->cond, &r->mutex, &until)) break;
+    while (r->count) {
+        struct sn_event_rec *e = r->slots[r->head];
+        uint64_t size = (sizeof *e + e->len + 7) & ~7ull;
+        if (at + size > cap) break;
+        memcpy(buf + at, e, sizeof *e + e->len);
+        at += size;
+        r->bytes -= e->len;
+        r->head = (r->head + 1) % r->cap;
+        r->count--;
+        free(e);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return at;
+}

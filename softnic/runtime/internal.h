@@ -1,0 +1,252 @@
+/* What the parts of the runtime share; nothing of it is visible to generated code. */
+#ifndef SOFTNIC_INTERNAL_H
+#define SOFTNIC_INTERNAL_H
+
+#include <linux/virtio_net.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include "softnic.h"
+
+#define SN_BURST 64
+#define SN_MAX_PORTS 512
+#define SN_FRAME_MAX 65536u
+#define SN_HEADROOM 64u /* before a received frame: room to put a VLAN tag back */
+#define SN_EXPORT __attribute__((visibility("default")))
+
+/* ---- lock.c: fair, so that a writer is served after at most one burst ------------------- */
+
+struct sn_lock {
+    _Atomic uint32_t next, serving;
+};
+
+void sn_lock(struct sn_lock *l);
+void sn_unlock(struct sn_lock *l);
+
+/* ---- table.c ---------------------------------------------------------------------------- */
+
+enum sn_status { SN_OK, SN_EXISTS, SN_NOT_FOUND, SN_FULL, SN_INVALID };
+
+struct sn_tuple;
+
+struct sn_entry {
+    struct sn_entry *chain; /* same masked key, priority not higher */
+    struct sn_tuple *tuple;
+    uint64_t last_hit, timeout, reported; /* ns; `reported`: the last_hit already told of */
+    uint64_t packets, bytes;
+    uint32_t action, priority;
+    uint32_t index;
+    uint8_t used, is_const;
+    uint64_t data[]; /* key, mask or high bound (not in exact tables), parameters */
+};
+
+struct sn_table {
+    const struct sn_table_desc *desc;
+    uint32_t words;      /* of the packed key */
+    uint32_t exact;      /* all fields are */
+    uint32_t has_range;  /* an entry that matched its tuple must still be checked */
+    uint32_t by_prio;    /* entries carry a priority */
+    uint32_t n_tuples, cap_tuples;
+    struct sn_tuple **tuples; /* best first */
+    uint32_t default_action;
+    uint8_t *default_params;
+    uint64_t seed;
+    uint32_t count;
+    size_t entry_size;
+    struct sn_entry *free_list;
+    uint8_t **chunks;
+    uint32_t n_chunks, next_index;
+};
+
+struct sn_table_key {
+    const uint8_t *key, *mask; /* packed */
+    uint32_t priority;
+};
+
+int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t seed);
+void sn_table_free(struct sn_table *t);
+struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key);
+enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
+                               const uint8_t *params, uint64_t timeout, uint64_t now, int is_const);
+enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
+                               const uint8_t *params, uint64_t timeout, uint64_t now);
+enum sn_status sn_table_delete(struct sn_table *t, const struct sn_table_key *k);
+struct sn_entry *sn_table_find(struct sn_table *t, const struct sn_table_key *k);
+struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index); /* NULL: not in use */
+const uint8_t *sn_entry_key(const struct sn_entry *e);
+const uint8_t *sn_entry_mask(const struct sn_table *t, const struct sn_entry *e);
+uint8_t *sn_entry_params(const struct sn_table *t, const struct sn_entry *e);
+
+/* ---- pipe.c: one loaded program ---------------------------------------------------------- */
+
+struct sn_counter_cell {
+    uint64_t packets, bytes;
+};
+
+struct sn_pipe {
+    const struct sn_program *prog;
+    struct sn_table *tables;
+    void **registers;
+    struct sn_counter_cell **counters;
+    uint64_t random;
+    uint32_t sweep_table, sweep_index; /* where the idle sweep goes on */
+};
+
+struct sn_pipe *sn_pipe_new(const struct sn_program *prog, uint64_t now, uint64_t seed);
+void sn_pipe_free(struct sn_pipe *p);
+
+/* ---- events.c ---------------------------------------------------------------------------- */
+
+enum sn_event_kind { SN_PACKET_IN = 1, SN_DIGEST = 2, SN_IDLE = 3 };
+
+struct sn_event_rec {
+    uint32_t kind, id, len, priority;
+    uint8_t data[];
+};
+
+struct sn_ring {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    struct sn_event_rec **slots;
+    uint32_t head, count, cap;
+    size_t bytes, max_bytes;
+    int closed;
+};
+
+int sn_ring_init(struct sn_ring *r, uint32_t cap, size_t max_bytes);
+void sn_ring_free(struct sn_ring *r);
+void sn_ring_close(struct sn_ring *r);
+/* Room for one event, filled by the caller, then put; NULL when the ring is full. */
+int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e);
+struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len);
+
+/* ---- switch.c: a frame's way ------------------------------------------------------------- */
+
+enum sn_drop {
+    SN_DROP_NO_PIPELINE,
+    SN_DROP_PROGRAM,
+    SN_DROP_NO_PORT,
+    SN_DROP_PORT_DOWN,
+    SN_DROP_TX_FULL,
+    SN_DROP_TOO_BIG,
+    SN_DROP_TX_ERROR,
+    SN_DROP_NO_SESSION,
+    SN_DROP_NO_GROUP,
+    SN_DROP_CLONE_LIMIT,
+    SN_DROP_LOOP_LIMIT,
+    SN_DROP_BURST_FULL,
+    SN_DROP_EVENT_FULL,
+    SN_DROP_PACKET_OUT_FULL,
+    SN_DROP_GSO,
+    SN_DROP_RX_OVERRUN,
+    SN_DROP_RX_TRUNCATED,
+    SN_DROP_COUNT
+};
+
+struct sn_port {
+    uint32_t number;
+    char ifname[32];
+    int fd, ifindex, up;
+    uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes;
+    uint64_t drops[SN_DROP_COUNT];
+    uint32_t rx_big; /* the last burst was of super-segments */
+};
+
+struct sn_replica {
+    uint32_t port, instance;
+};
+
+struct sn_group {
+    uint32_t id, n, truncate;
+    struct sn_replica *replicas;
+};
+
+struct sn_groups {
+    struct sn_group *items;
+    uint32_t n;
+};
+
+/* A frame on its way out: headers from the arena, payload where it was received. */
+struct sn_out {
+    uint32_t port;
+    uint32_t head_len, payload_len;
+    uint8_t *head;
+    const uint8_t *payload;
+    struct virtio_net_hdr vnet;
+};
+
+struct sn_frame {
+    const uint8_t *data;
+    uint32_t len, port;
+    struct virtio_net_hdr vnet;
+};
+
+/* Working memory of whoever runs packets: the worker, or a caller of sn_inject. */
+struct sn_burst {
+    struct sn_out *outs;
+    uint32_t n_outs, cap_outs;
+    uint8_t **arena;
+    uint32_t n_arena, cur_arena;
+    size_t arena_used;
+    struct sn_phv_slot *slots;
+    uint32_t depth, phv_size;
+    uint64_t now_ns;
+    uint32_t passes; /* left to this frame */
+};
+
+struct sn_device {
+    struct sn_lock lock;
+    struct sn_pipe *pipe; /* under lock, as all below */
+    struct sn_groups sessions, groups;
+    uint32_t cpu_port, drop_port;
+    uint64_t start_ns;
+    uint64_t counts[SN_EV_COUNT];
+    struct sn_port ports[SN_MAX_PORTS];
+    uint32_t n_ports;
+    struct sn_port *by_number[SN_MAX_PORTS]; /* ports below 512, as v1model has them */
+    struct sn_port cpu, other;               /* counters of what has no interface */
+    struct sn_ring ring;
+    struct sn_burst worker_burst, inject_burst;
+    pthread_mutex_t inject_mutex;
+    /* io.c */
+    pthread_t thread;
+    int started;
+    _Atomic int stop;
+    int epoll_fd, wake_fd;
+    struct sn_io *io;
+    pthread_mutex_t out_mutex; /* packet-outs waiting */
+    struct sn_frame *out_queue;
+    uint32_t out_head, out_count;
+    uint64_t last_care, last_sweep;
+};
+
+uint64_t sn_now(void);
+struct sn_port *sn_port_of(struct sn_device *d, uint32_t number);
+void sn_drop(struct sn_device *d, uint32_t port, enum sn_drop why);
+int sn_burst_init(struct sn_burst *b);
+void sn_burst_free(struct sn_burst *b);
+void sn_burst_reset(struct sn_burst *b, uint64_t now);
+int sn_burst_fit(struct sn_burst *b, uint32_t phv_size);
+uint8_t *sn_burst_alloc(struct sn_burst *b, size_t n);
+/* Runs one frame through; what comes out is appended to b->outs. The lock must be held. */
+void sn_switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_frame *f);
+const struct sn_group *sn_group_find(const struct sn_groups *g, uint32_t id);
+void sn_punt(struct sn_device *d, const struct sn_out *o);
+/* Reports idle entries of at most `budget` looked at; 1 when a whole round is done. */
+int sn_sweep(struct sn_device *d, uint64_t now, uint32_t budget);
+
+/* ---- offload.c --------------------------------------------------------------------------- */
+
+/* Makes o->vnet true of the frame as it now is; 0, or -1 when it can't be sent (GSO). */
+int sn_offload_out(struct sn_out *o, const struct sn_ctx *c, const struct virtio_net_hdr *in,
+                   int truncated, int to_cpu, struct sn_burst *b);
+
+/* ---- io.c ------------------------------------------------------------------------------- */
+
+int sn_io_start(struct sn_device *d);
+void sn_io_stop(struct sn_device *d);
+int sn_io_packet_out(struct sn_device *d, const uint8_t *data, uint32_t len);
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * A ticket lock on a futex: first come, first served. The worker takes it once a burst and would,
+ * with a plain mutex, take it again before a waiting writer wakes up; here the writer is next.
+ */
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define SPINS 200
+
+static void pause_cpu(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+void sn_lock(struct sn_lock *l) {
+    uint32_t mine = atomic_fetch_add(&l->next, 1);
+    for (int spin = 0;; spin++) {
+        uint32_t now = atomic_load_explicit(&l->serving, memory_order_acquire);
+        if (now == mine) return;
+        if (spin < SPINS)
+            pause_cpu();
+        else
+            syscall(SYS_futex, &l->serving, FUTEX_WAIT_PRIVATE, now, NULL, NULL, 0);
+    }
+}
+
+void sn_unlock(struct sn_lock *l) {
+    uint32_t now = atomic_fetch_add(&l->serving, 1) + 1;
+    /* Several may wait for different tickets on this one word: wake all, they sort it out. */
+    if (atomic_load(&l->next) != now)
+        syscall(SYS_futex, &l->serving, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
+}

@@ -1,0 +1,92 @@
+/* One loaded program: its tables, registers and counters, and what its actions do to them. */
+#include <string.h>
+
+#include "internal.h"
+
+struct sn_result sn_table_apply(struct sn_ctx *c, uint32_t table, const uint64_t *key) {
+    struct sn_table *t = &c->pipe->tables[table];
+    struct sn_entry *e = t->count ? sn_table_lookup(t, key) : NULL;
+    if (!e) return (struct sn_result){t->default_params, t->default_action, 0};
+    e->last_hit = c->now_ns;
+    e->packets++;
+    e->bytes += c->ingress_len;
+    return (struct sn_result){sn_entry_params(t, e), e->action, 1};
+}
+
+uint64_t *sn_register64(struct sn_ctx *c, uint32_t reg, uint64_t index) {
+    if (SN_LIKELY(index < c->pipe->prog->registers[reg].cells))
+        return (uint64_t *)c->pipe->registers[reg] + index;
+    sn_note(c, SN_EV_INDEX);
+    return NULL;
+}
+
+sn_u128 *sn_register128(struct sn_ctx *c, uint32_t reg, uint64_t index) {
+    if (SN_LIKELY(index < c->pipe->prog->registers[reg].cells))
+        return (sn_u128 *)c->pipe->registers[reg] + index;
+    sn_note(c, SN_EV_INDEX);
+    return NULL;
+}
+
+void sn_count(struct sn_ctx *c, uint32_t counter, uint64_t index) {
+    if (SN_UNLIKELY(index >= c->pipe->prog->counters[counter].cells)) {
+        sn_note(c, SN_EV_INDEX);
+        return;
+    }
+    struct sn_counter_cell *cell = &c->pipe->counters[counter][index];
+    cell->packets++;
+    cell->bytes += c->ingress_len;
+}
+
+uint64_t sn_random(struct sn_ctx *c, uint64_t low, uint64_t high) {
+    uint64_t x = c->pipe->random += 0x9e3779b97f4a7c15ull; /* splitmix64 */
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    x ^= x >> 31;
+    if (low > high) return low;
+    uint64_t span = high - low + 1;
+    return span ? low + (uint64_t)(((sn_u128)x * span) >> 64) : x;
+}
+
+static int fill_table(struct sn_table *t, const struct sn_table_desc *d, uint64_t now) {
+    for (uint32_t i = 0; i < d->n_entries; i++) {
+        const struct sn_const_entry *e = &d->entries[i];
+        struct sn_table_key k = {e->key, e->mask, e->priority};
+        if (sn_table_insert(t, &k, e->action, e->params, 0, now, 1) == SN_FULL) return -1;
+    }
+    return 0;
+}
+
+struct sn_pipe *sn_pipe_new(const struct sn_program *prog, uint64_t now, uint64_t seed) {
+    struct sn_pipe *p = calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->prog = prog;
+    p->random = seed;
+    p->tables = calloc(prog->n_tables + 1, sizeof *p->tables);
+    p->registers = calloc(prog->n_registers + 1, sizeof *p->registers);
+    p->counters = calloc(prog->n_counters + 1, sizeof *p->counters);
+    int ok = p->tables && p->registers && p->counters;
+    for (uint32_t i = 0; ok && i < prog->n_tables; i++)
+        ok = sn_table_init(&p->tables[i], &prog->tables[i], (seed + i) * 0x9e3779b97f4a7c15ull) == 0 &&
+             fill_table(&p->tables[i], &prog->tables[i], now) == 0;
+    for (uint32_t i = 0; ok && i < prog->n_registers; i++) {
+        const struct sn_array_desc *r = &prog->registers[i];
+        ok = (p->registers[i] = calloc((size_t)r->cells + 1, r->bits <= 64 ? 8 : 16)) != NULL;
+    }
+    for (uint32_t i = 0; ok && i < prog->n_counters; i++)
+        ok = (p->counters[i] = calloc((size_t)prog->counters[i].cells + 1,
+                                      sizeof(struct sn_counter_cell))) != NULL;
+    if (ok) return p;
+    sn_pipe_free(p);
+    return NULL;
+}
+
+void sn_pipe_free(struct sn_pipe *p) {
+    if (!p) return;
+    for (uint32_t i = 0; p->tables && i < p->prog->n_tables; i++) sn_table_free(&p->tables[i]);
+    for (uint32_t i = 0; p->registers && i < p->prog->n_registers; i++) free(p->registers[i]);
+    for (uint32_t i = 0; p->counters && i < p->prog->n_counters; i++) free(p->counters[i]);
+    free(p->tables);
+    free(p->registers);
+    free(p->counters);
+    free(p);
+}

@@ -1,0 +1,416 @@
+/*
+ * A frame's way through the device, as in bmv2's simple_switch:
+ *
+ *     parse -> ingress -+-> clone: parsed again as it arrived, kept field list -> egress
+ *                       +-> resubmit: back to parse, as it arrived
+ *                       +-> mcast_grp: a copy for each replica            -> egress
+ *                       +-> egress_spec: drop, or one port                -> egress
+ *     egress -+-> clone: headers as they are, kept field list -> egress
+ *             +-> drop, or deparse -+-> recirculate: back to parse
+ *                                   +-> out
+ *
+ * Copies run depth first and before the original; depth, passes and memory are bounded.
+ */
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define MAX_DEPTH 24u
+#define MAX_PASSES 2048u
+#define MAX_LOOPS 16u
+#define ARENA_BLOCK (256u * 1024)
+#define MAX_ARENA 64u
+#define MAX_OUTS 16384u
+#define PULL 160u /* Ethernet, two tags, and the longest IPv4 and TCP headers */
+
+struct sn_phv_slot {
+    struct sn_ctx c;
+    uint8_t *phv;
+};
+
+uint64_t sn_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+struct sn_port *sn_port_of(struct sn_device *d, uint32_t number) {
+    if (number < SN_MAX_PORTS && d->by_number[number]) return d->by_number[number];
+    return number == d->cpu_port ? &d->cpu : &d->other;
+}
+
+void sn_drop(struct sn_device *d, uint32_t port, enum sn_drop why) {
+    sn_port_of(d, port)->drops[why]++;
+}
+
+const struct sn_group *sn_group_find(const struct sn_groups *g, uint32_t id) {
+    for (uint32_t i = 0; i < g->n; i++)
+        if (g->items[i].id == id) return &g->items[i];
+    return NULL;
+}
+
+/* ---- working memory ---------------------------------------------------------------------- */
+
+int sn_burst_init(struct sn_burst *b) {
+    memset(b, 0, sizeof *b);
+    b->slots = calloc(MAX_DEPTH, sizeof *b->slots);
+    b->arena = calloc(MAX_ARENA, sizeof *b->arena);
+    b->cap_outs = 256;
+    b->outs = malloc(b->cap_outs * sizeof *b->outs);
+    return b->slots && b->arena && b->outs ? 0 : -1;
+}
+
+void sn_burst_free(struct sn_burst *b) {
+    for (uint32_t i = 0; b->slots && i < MAX_DEPTH; i++) free(b->slots[i].phv);
+    for (uint32_t i = 0; i < b->n_arena; i++) free(b->arena[i]);
+    free(b->slots);
+    free(b->arena);
+    free(b->outs);
+}
+
+void sn_burst_reset(struct sn_burst *b, uint64_t now) {
+    b->n_outs = 0;
+    b->cur_arena = 0;
+    b->arena_used = 0;
+    b->now_ns = now;
+}
+
+int sn_burst_fit(struct sn_burst *b, uint32_t phv_size) {
+    if (phv_size <= b->phv_size) return 0;
+    for (uint32_t i = 0; i < MAX_DEPTH; i++) {
+        void *p = NULL;
+        if (posix_memalign(&p, 64, (phv_size + 63) & ~63u)) return -1;
+        free(b->slots[i].phv);
+        b->slots[i].phv = p;
+    }
+    b->phv_size = phv_size;
+    return 0;
+}
+
+uint8_t *sn_burst_alloc(struct sn_burst *b, size_t n) {
+    n = (n + 15) & ~(size_t)15;
+    if (n > ARENA_BLOCK) return NULL;
+    if (b->n_arena && b->arena_used + n > ARENA_BLOCK) b->cur_arena++, b->arena_used = 0;
+    if (b->cur_arena == b->n_arena) {
+        if (b->n_arena == MAX_ARENA || !(b->arena[b->n_arena] = malloc(ARENA_BLOCK))) return NULL;
+        b->n_arena++;
+        b->arena_used = 0;
+    }
+    uint8_t *p = b->arena[b->cur_arena] + b->arena_used;
+    b->arena_used += n;
+    return p;
+}
+
+static struct sn_out *out_new(struct sn_burst *b) {
+    if (b->n_outs == b->cap_outs) {
+        if (b->cap_outs >= MAX_OUTS) return NULL;
+        struct sn_out *p = realloc(b->outs, 2 * b->cap_outs * sizeof *p);
+        if (!p) return NULL;
+        b->outs = p;
+        b->cap_outs *= 2;
+    }
+    return &b->outs[b->n_outs++];
+}
+
+/* ---- passes ------------------------------------------------------------------------------ */
+
+struct pass {
+    struct sn_device *d;
+    struct sn_burst *b;
+    const struct sn_program *prog;
+    const struct sn_frame *f; /* as it arrived at this parser */
+    uint32_t origin;          /* port that drops are counted on */
+    uint32_t loops;
+};
+
+static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
+                        const struct sn_ctx *from, uint32_t list);
+
+static void clear_requests(struct sn_ctx *c) {
+    c->clone_session = c->clone_list = SN_NONE;
+    c->resubmit_list = c->recirculate_list = c->digest_list = SN_NONE;
+    c->exit = 0;
+}
+
+static struct sn_ctx *open_pass(struct pass *p, uint32_t depth) {
+    struct sn_phv_slot *s = &p->b->slots[depth];
+    struct sn_ctx *c = &s->c;
+    struct sn_device *d = p->d;
+    memset(c, 0, sizeof *c);
+    memset(s->phv, 0, p->prog->phv_size);
+    c->phv = s->phv;
+    c->pipe = d->pipe;
+    c->data = p->f->data;
+    c->len = c->pkt_len = c->ingress_len = p->f->len;
+    c->trunc = SN_NONE;
+    c->drop_port = d->drop_port;
+    clear_requests(c);
+    c->l4_start = p->f->vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM ? p->f->vnet.csum_start : SN_NONE;
+    c->first_header = c->l4_header = c->first_out = c->l4_out = SN_NONE;
+    c->now_ns = p->b->now_ns;
+    c->counts = d->counts;
+    return c;
+}
+
+static struct sn_ctx *copy_pass(struct pass *p, uint32_t depth, const struct sn_ctx *from) {
+    struct sn_phv_slot *s = &p->b->slots[depth];
+    s->c = *from;
+    s->c.phv = s->phv;
+    memcpy(s->phv, from->phv, p->prog->phv_size);
+    return &s->c;
+}
+
+static int may_pass(struct pass *p, uint32_t depth) {
+    if (depth < MAX_DEPTH && p->b->passes) {
+        p->b->passes--;
+        return 1;
+    }
+    sn_drop(p->d, p->origin, SN_DROP_CLONE_LIMIT);
+    return 0;
+}
+
+static uint64_t micros(const struct pass *p) { return (p->b->now_ns - p->d->start_ns) / 1000; }
+
+static void keep_fields(struct pass *p, struct sn_ctx *c, const struct sn_ctx *from, uint32_t list,
+                        uint32_t instance) {
+    memset(&c->std, 0, sizeof c->std);
+    p->prog->reset_metadata(c);
+    p->prog->copy_list(c, from, list);
+    c->std.instance_type = instance;
+}
+
+static void emit_frame(struct pass *p, struct sn_ctx *c, uint32_t port, struct sn_out *o) {
+    const struct virtio_net_hdr *in = &p->f->vnet;
+    uint32_t room = p->prog->max_headers + PULL;
+    memset(&o->vnet, 0, sizeof o->vnet);
+    o->port = port;
+    o->head = sn_burst_alloc(p->b, room);
+    if (!o->head) {
+        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+        p->b->n_outs--;
+        return;
+    }
+    o->head_len = p->prog->deparse(c, o->head);
+    o->payload = c->data + c->parsed;
+    o->payload_len = c->len - c->parsed;
+    uint32_t total = o->head_len + o->payload_len;
+    int truncated = total > c->trunc;
+    if (truncated) {
+        if (o->head_len > c->trunc) o->head_len = c->trunc;
+        o->payload_len = c->trunc - o->head_len;
+    }
+    if (in->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM || in->gso_type != VIRTIO_NET_HDR_GSO_NONE)
+        if (sn_offload_out(o, c, in, truncated, port == p->d->cpu_port, p->b) < 0) {
+            sn_drop(p->d, port, SN_DROP_GSO);
+            p->b->n_outs--;
+        }
+}
+
+static void recirculate(struct pass *p, uint32_t depth, struct sn_ctx *c) {
+    if (p->loops >= MAX_LOOPS) {
+        sn_drop(p->d, p->origin, SN_DROP_LOOP_LIMIT);
+        return;
+    }
+    struct sn_out *o = out_new(p->b);
+    if (!o) {
+        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+        return;
+    }
+    uint32_t before = p->b->n_outs;
+    emit_frame(p, c, c->std.egress_port, o);
+    if (p->b->n_outs != before) return; /* counted there */
+    struct sn_out done = *o;
+    p->b->n_outs--;
+    uint8_t *whole = sn_burst_alloc(p->b, (size_t)done.head_len + done.payload_len);
+    if (!whole) {
+        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+        return;
+    }
+    memcpy(whole, done.head, done.head_len);
+    memcpy(whole + done.head_len, done.payload, done.payload_len);
+    struct sn_frame f = {whole, done.head_len + done.payload_len, p->f->port, done.vnet};
+    struct pass again = *p;
+    again.f = &f;
+    again.loops++;
+    run_ingress(&again, depth + 1, SN_RECIRCULATED, c, c->recirculate_list);
+}
+
+static void run_egress(struct pass *p, uint32_t depth, struct sn_ctx *c, uint32_t port) {
+    c->std.egress_port = port;
+    c->std.egress_spec = (p->d->drop_port + 1) & 0x1ff;
+    c->std.packet_length = c->pkt_len;
+    c->std.egress_global_timestamp = micros(p);
+    clear_requests(c);
+    p->prog->egress(c);
+    if (c->clone_session != SN_NONE) {
+        const struct sn_group *g = sn_group_find(&p->d->sessions, c->clone_session);
+        if (!g) sn_drop(p->d, p->origin, SN_DROP_NO_SESSION);
+        for (uint32_t i = 0; g && i < g->n; i++) {
+            if (!may_pass(p, depth + 1)) break;
+            struct sn_ctx *k = copy_pass(p, depth + 1, c);
+            keep_fields(p, k, c, c->clone_list, SN_EGRESS_CLONE);
+            k->std.egress_rid = g->replicas[i].instance;
+            k->trunc = g->truncate ? g->truncate : SN_NONE;
+            run_egress(p, depth + 1, k, g->replicas[i].port);
+        }
+    }
+    if (c->std.egress_spec == p->d->drop_port) {
+        sn_drop(p->d, p->origin, SN_DROP_PROGRAM);
+        return;
+    }
+    if (c->recirculate_list != SN_NONE) {
+        recirculate(p, depth, c);
+        return;
+    }
+    struct sn_out *o = out_new(p->b);
+    if (o)
+        emit_frame(p, c, port, o);
+    else
+        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+}
+
+static void clone_ingress(struct pass *p, uint32_t depth, const struct sn_ctx *c) {
+    const struct sn_group *g = sn_group_find(&p->d->sessions, c->clone_session);
+    if (!g) {
+        sn_drop(p->d, p->origin, SN_DROP_NO_SESSION);
+        return;
+    }
+    for (uint32_t i = 0; i < g->n; i++) {
+        if (!may_pass(p, depth + 1)) return;
+        struct sn_ctx *k = open_pass(p, depth + 1);
+        k->std.ingress_port = p->f->port;
+        p->prog->parse(k);
+        keep_fields(p, k, c, c->clone_list, SN_INGRESS_CLONE);
+        k->std.egress_rid = g->replicas[i].instance;
+        k->trunc = g->truncate ? g->truncate : SN_NONE;
+        run_egress(p, depth + 1, k, g->replicas[i].port);
+    }
+}
+
+static void multicast(struct pass *p, uint32_t depth, struct sn_ctx *c) {
+    const struct sn_group *g = sn_group_find(&p->d->groups, c->std.mcast_grp);
+    if (!g) {
+        sn_drop(p->d, p->origin, SN_DROP_NO_GROUP);
+        return;
+    }
+    c->std.instance_type = SN_REPLICATED;
+    for (uint32_t i = 0; i < g->n; i++) {
+        if (!may_pass(p, depth + 1)) return;
+        struct sn_ctx *k = copy_pass(p, depth + 1, c);
+        k->std.egress_rid = g->replicas[i].instance;
+        run_egress(p, depth + 1, k, g->replicas[i].port);
+    }
+}
+
+static void send_digest(struct pass *p, struct sn_ctx *c) {
+    for (uint32_t i = 0; i < p->prog->n_digests; i++) {
+        const struct sn_digest_desc *g = &p->prog->digests[i];
+        if (g->list != c->digest_list) continue;
+        struct sn_event_rec *e = sn_event_new(SN_DIGEST, i, g->size);
+        if (e) p->prog->digest(c, g->list, e->data);
+        if (sn_ring_put(&p->d->ring, e) < 0) sn_drop(p->d, p->d->cpu_port, SN_DROP_EVENT_FULL);
+    }
+}
+
+static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
+                        const struct sn_ctx *from, uint32_t list) {
+    if (!may_pass(p, depth)) return;
+    struct sn_ctx *c = open_pass(p, depth);
+    if (from)
+        p->prog->copy_list(c, from, list);
+    else
+        c->std.ingress_port = p->f->port;
+    c->std.packet_length = c->len;
+    c->std.instance_type = instance;
+    c->std.ingress_global_timestamp = micros(p);
+    p->prog->parse(c);
+    p->prog->ingress(c);
+    c->exit = 0;
+    if (c->clone_session != SN_NONE) clone_ingress(p, depth, c);
+    if (c->digest_list != SN_NONE) send_digest(p, c);
+    if (c->resubmit_list != SN_NONE) {
+        if (p->loops >= MAX_LOOPS) {
+            sn_drop(p->d, p->origin, SN_DROP_LOOP_LIMIT);
+            return;
+        }
+        struct pass again = *p;
+        again.loops++;
+        run_ingress(&again, depth + 1, SN_RESUBMITTED, c, c->resubmit_list);
+    } else if (c->std.mcast_grp != 0) {
+        multicast(p, depth, c);
+    } else if (c->std.egress_spec == p->d->drop_port) {
+        sn_drop(p->d, p->origin, SN_DROP_PROGRAM);
+    } else {
+        c->std.instance_type = SN_NORMAL;
+        run_egress(p, depth, c, c->std.egress_spec);
+    }
+}
+
+void sn_switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_frame *f) {
+    if (!d->pipe || sn_burst_fit(b, d->pipe->prog->phv_size) < 0) {
+        sn_drop(d, f->port, SN_DROP_NO_PIPELINE);
+        return;
+    }
+    b->passes = MAX_PASSES;
+    struct pass p = {d, b, d->pipe->prog, f, f->port, 0};
+    run_ingress(&p, 0, SN_NORMAL, NULL, 0);
+}
+
+void sn_punt(struct sn_device *d, const struct sn_out *o) {
+    struct sn_event_rec *e = sn_event_new(SN_PACKET_IN, 0, o->head_len + o->payload_len);
+    if (e) {
+        memcpy(e->data, o->head, o->head_len);
+        memcpy(e->data + o->head_len, o->payload, o->payload_len);
+    }
+    uint32_t len = o->head_len + o->payload_len;
+    if (sn_ring_put(&d->ring, e) < 0) {
+        sn_drop(d, d->cpu_port, SN_DROP_EVENT_FULL);
+        return;
+    }
+    struct sn_port *p = sn_port_of(d, d->cpu_port);
+    p->tx_frames++;
+    p->tx_bytes += len;
+}
+
+/* ---- idle time-outs ---------------------------------------------------------------------- */
+
+static void report_idle(struct sn_device *d, uint32_t table, struct sn_table *t,
+                        struct sn_entry *e) {
+    uint32_t n = t->desc->key_size;
+    struct sn_event_rec *r = sn_event_new(SN_IDLE, table, 2 * n);
+    if (r) {
+        r->priority = e->priority;
+        memcpy(r->data, sn_entry_key(e), n);
+        const uint8_t *mask = sn_entry_mask(t, e);
+        if (mask)
+            memcpy(r->data + n, mask, n);
+        else
+            memset(r->data + n, 0xff, n);
+    }
+    if (sn_ring_put(&d->ring, r) == 0)
+        e->reported = e->last_hit;
+    else /* told again at the next sweep: nothing is lost */
+        sn_drop(d, d->cpu_port, SN_DROP_EVENT_FULL);
+}
+
+int sn_sweep(struct sn_device *d, uint64_t now, uint32_t budget) {
+    struct sn_pipe *p = d->pipe;
+    if (!p) return 1;
+    while (budget && p->sweep_table < p->prog->n_tables) {
+        struct sn_table *t = &p->tables[p->sweep_table];
+        if (!t->desc->with_timeout || p->sweep_index >= t->next_index) {
+            p->sweep_table++;
+            p->sweep_index = 0;
+            continue;
+        }
+        struct sn_entry *e = sn_table_at(t, p->sweep_index++);
+        budget--;
+        if (e && e->timeout && e->reported != e->last_hit && now - e->last_hit >= e->timeout &&
+            now > e->last_hit)
+            report_idle(d, p->sweep_table, t, e);
+    }
+    if (p->sweep_table < p->prog->n_tables) return 0;
+    p->sweep_table = p->sweep_index = 0;
+    return 1;
+}

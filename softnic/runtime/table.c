@@ -1,0 +1,462 @@
+/*
+ * Match tables: a tuple space. Entries with the same mask share one hash table (a tuple); a
+ * lookup asks the tuples in order, best first, and stops when no later one can be better.
+ *
+ *     exact    one tuple
+ *     LPM      one tuple for each prefix length in use, longest first
+ *     others   one tuple for each mask in use, ordered by the highest priority in it; range fields
+ *              are left out of the mask and checked on each candidate
+ *
+ * The hash tables are open-addressing arrays of tagged pointers. They grow by moving a few slots
+ * on each insertion, so that no packet waits for a whole table to be rehashed.
+ */
+#include <string.h>
+
+#include "internal.h"
+
+#define CHUNK 1024u
+#define MIN_SLOTS 16u
+#define MOVE_PER_WRITE 16u
+#define PTR_MASK 0x0000ffffffffffffull
+#define TOMB 1ull
+
+struct sn_map {
+    uint64_t *slots; /* 0: free, TOMB: deleted, else hash tag (16 bits) and entry address (48) */
+    uint32_t mask, used; /* used: filled or deleted */
+};
+
+struct sn_tuple {
+    struct sn_map now, old; /* `old` is being emptied into `now` */
+    uint32_t old_pos;
+    uint32_t count;       /* live chains */
+    uint32_t rank;        /* highest priority ever in it, or prefix length */
+    uint64_t mask[];
+};
+
+static uint64_t mum(uint64_t a, uint64_t b) {
+    sn_u128 r = (sn_u128)a * b;
+    return (uint64_t)r ^ (uint64_t)(r >> 64);
+}
+
+static inline uint64_t hash_words(const uint64_t *w, uint32_t n, uint64_t seed) {
+    uint64_t h = seed;
+    for (uint32_t i = 0; i < n; i++) h = mum(h ^ w[i], 0x9e3779b97f4a7c15ull) ^ (h >> 29);
+    return mum(h, 0xd6e8feb86659fd93ull);
+}
+
+const uint8_t *sn_entry_key(const struct sn_entry *e) { return (const uint8_t *)e->data; }
+
+const uint8_t *sn_entry_mask(const struct sn_table *t, const struct sn_entry *e) {
+    return t->exact ? NULL : (const uint8_t *)(e->data + t->words);
+}
+
+uint8_t *sn_entry_params(const struct sn_table *t, const struct sn_entry *e) {
+    return (uint8_t *)(e->data + t->words * (t->exact ? 1 : 2));
+}
+
+/* ---- hash tables ------------------------------------------------------------------------- */
+
+static inline struct sn_entry *slot_entry(uint64_t slot) {
+    return (struct sn_entry *)(uintptr_t)(slot & PTR_MASK);
+}
+
+static inline uint64_t slot_make(struct sn_entry *e, uint64_t hash) {
+    return (hash & ~PTR_MASK) | ((uint64_t)(uintptr_t)e & PTR_MASK);
+}
+
+static int same_masked(const struct sn_entry *e, const uint64_t *key, const uint64_t *mask,
+                       uint32_t words) {
+    for (uint32_t i = 0; i < words; i++)
+        if ((e->data[i] & mask[i]) != key[i]) return 0;
+    return 1;
+}
+
+static uint64_t *map_find(struct sn_map *m, const uint64_t *key, const uint64_t *mask,
+                          uint32_t words, uint64_t hash) {
+    if (!m->slots) return NULL;
+    for (uint64_t i = hash & m->mask;; i = (i + 1) & m->mask) {
+        uint64_t s = m->slots[i];
+        if (s == 0) return NULL;
+        if (s != TOMB && (s & ~PTR_MASK) == (hash & ~PTR_MASK) &&
+            same_masked(slot_entry(s), key, mask, words))
+            return &m->slots[i];
+    }
+}
+
+static void map_add(struct sn_map *m, uint64_t slot, uint64_t hash) {
+    uint64_t i = hash & m->mask;
+    while (m->slots[i] > TOMB) i = (i + 1) & m->mask;
+    if (m->slots[i] == 0) m->used++;
+    m->slots[i] = slot;
+}
+
+static int map_alloc(struct sn_map *m, uint32_t slots) {
+    m->slots = calloc(slots, sizeof *m->slots);
+    if (!m->slots) return -1;
+    m->mask = slots - 1;
+    m->used = 0;
+    return 0;
+}
+
+static uint64_t entry_hash(const struct sn_table *t, const struct sn_tuple *u,
+                           const struct sn_entry *e) {
+    uint64_t k[t->words ? t->words : 1];
+    for (uint32_t i = 0; i < t->words; i++) k[i] = e->data[i] & u->mask[i];
+    return hash_words(k, t->words, t->seed);
+}
+
+static void tuple_move(struct sn_table *t, struct sn_tuple *u, uint32_t n) {
+    if (!u->old.slots) return;
+    for (; n-- && u->old_pos <= u->old.mask; u->old_pos++) {
+        uint64_t s = u->old.slots[u->old_pos];
+        if (s <= TOMB) continue;
+        map_add(&u->now, s, entry_hash(t, u, slot_entry(s)));
+        u->old.slots[u->old_pos] = TOMB;
+    }
+    if (u->old_pos > u->old.mask) {
+        free(u->old.slots);
+        memset(&u->old, 0, sizeof u->old);
+    }
+}
+
+/* Before an insertion: room for one more, at most 5/8 full, else start moving to a new array. */
+static int tuple_reserve(struct sn_table *t, struct sn_tuple *u) {
+    tuple_move(t, u, MOVE_PER_WRITE);
+    if ((uint64_t)(u->now.used + 1) * 8 <= (uint64_t)(u->now.mask + 1) * 5) return 0;
+    tuple_move(t, u, SN_NONE);
+    uint32_t slots = u->now.mask + 1;
+    if ((uint64_t)u->count * 16 >= (uint64_t)slots * 5) slots *= 2;
+    struct sn_map bigger;
+    if (map_alloc(&bigger, slots) < 0) return -1;
+    u->old = u->now;
+    u->now = bigger;
+    u->old_pos = 0;
+    return 0;
+}
+
+static uint64_t *tuple_slot(struct sn_tuple *u, const uint64_t *key, uint32_t words, uint64_t h) {
+    uint64_t *s = map_find(&u->now, key, u->mask, words, h);
+    return s ? s : map_find(&u->old, key, u->mask, words, h);
+}
+
+/* ---- tuples ------------------------------------------------------------------------------ */
+
+static struct sn_tuple *tuple_find(const struct sn_table *t, const uint64_t *mask) {
+    for (uint32_t i = 0; i < t->n_tuples; i++)
+        if (!memcmp(t->tuples[i]->mask, mask, t->words * 8)) return t->tuples[i];
+    return NULL;
+}
+
+static void tuples_sort(struct sn_table *t) {
+    for (uint32_t i = 1; i < t->n_tuples; i++) {
+        struct sn_tuple *u = t->tuples[i];
+        uint32_t j = i;
+        for (; j > 0 && t->tuples[j - 1]->rank < u->rank; j--) t->tuples[j] = t->tuples[j - 1];
+        t->tuples[j] = u;
+    }
+}
+
+static struct sn_tuple *tuple_new(struct sn_table *t, const uint64_t *mask) {
+    if (t->n_tuples == t->cap_tuples) {
+        uint32_t cap = t->cap_tuples ? t->cap_tuples * 2 : 4;
+        struct sn_tuple **p = realloc(t->tuples, cap * sizeof *p);
+        if (!p) return NULL;
+        t->tuples = p, t->cap_tuples = cap;
+    }
+    struct sn_tuple *u = calloc(1, sizeof *u + t->words * 8);
+    if (!u || map_alloc(&u->now, MIN_SLOTS) < 0) {
+        free(u);
+        return NULL;
+    }
+    memcpy(u->mask, mask, t->words * 8);
+    t->tuples[t->n_tuples++] = u;
+    return u;
+}
+
+static void tuple_free(struct sn_tuple *u) {
+    free(u->now.slots);
+    free(u->old.slots);
+    free(u);
+}
+
+static void tuple_drop(struct sn_table *t, struct sn_tuple *u) {
+    for (uint32_t i = 0; i < t->n_tuples; i++)
+        if (t->tuples[i] == u) {
+            memmove(t->tuples + i, t->tuples + i + 1, (t->n_tuples - i - 1) * sizeof *t->tuples);
+            t->n_tuples--;
+            break;
+        }
+    tuple_free(u);
+}
+
+/* ---- entries ----------------------------------------------------------------------------- */
+
+struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index) {
+    if (index >= t->next_index) return NULL;
+    struct sn_entry *e =
+        (struct sn_entry *)(t->chunks[index / CHUNK] + (index % CHUNK) * t->entry_size);
+    return e->used ? e : NULL;
+}
+
+static struct sn_entry *entry_alloc(struct sn_table *t) {
+    struct sn_entry *e = t->free_list;
+    if (e) {
+        t->free_list = e->chain;
+        return e;
+    }
+    if (t->next_index / CHUNK == t->n_chunks) {
+        uint8_t **p = realloc(t->chunks, (t->n_chunks + 1) * sizeof *p);
+        if (!p) return NULL;
+        t->chunks = p;
+        if (!(p[t->n_chunks] = calloc(CHUNK, t->entry_size))) return NULL;
+        t->n_chunks++;
+    }
+    uint32_t index = t->next_index++;
+    e = (struct sn_entry *)(t->chunks[index / CHUNK] + (index % CHUNK) * t->entry_size);
+    e->index = index;
+    return e;
+}
+
+static void entry_release(struct sn_table *t, struct sn_entry *e) {
+    e->used = 0;
+    e->chain = t->free_list;
+    t->free_list = e;
+}
+
+/* The key and mask in whole words; the mask that decides the tuple; LPM's prefix length. */
+struct normal {
+    uint64_t key[32], mask[32], tuple[32];
+    uint32_t rank;
+};
+
+static int normalize(const struct sn_table *t, const struct sn_table_key *k, struct normal *n) {
+    const struct sn_table_desc *d = t->desc;
+    memset(n, 0, sizeof *n);
+    uint8_t *key = (uint8_t *)n->key, *mask = (uint8_t *)n->mask, *tup = (uint8_t *)n->tuple;
+    n->rank = t->by_prio ? k->priority : 0;
+    for (uint32_t f = 0; f < d->n_fields; f++) {
+        const struct sn_field_desc *fd = &d->fields[f];
+        int zeros = 0;
+        for (uint32_t i = 0; i < fd->size; i++) {
+            uint32_t at = fd->offset + i;
+            uint8_t all = i == 0 && fd->bits % 8 ? (uint8_t)((1u << fd->bits % 8) - 1) : 0xff;
+            uint8_t m = fd->match == SN_EXACT ? all : (uint8_t)(k->mask[at] & all);
+            if (k->key[at] & ~all) return -1;
+            mask[at] = m;
+            if (fd->match == SN_RANGE) {
+                key[at] = k->key[at];
+                tup[at] = 0;
+                continue;
+            }
+            key[at] = k->key[at] & m;
+            tup[at] = m;
+            if (fd->match == SN_LPM) {
+                uint8_t gap = (uint8_t)(all & ~m);
+                if ((zeros && m) || (gap & (gap + 1))) return -1; /* not a prefix */
+                if (gap) zeros = 1;
+                if (!t->by_prio) n->rank += (uint32_t)__builtin_popcount(m);
+            }
+        }
+        if (fd->match == SN_RANGE && memcmp(key + fd->offset, mask + fd->offset, fd->size) > 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int entry_is(const struct sn_table *t, const struct sn_entry *e, const struct normal *n,
+                    uint32_t priority) {
+    if (t->exact) return 1;
+    return (!t->by_prio || e->priority == priority) && !memcmp(e->data, n->key, t->words * 8) &&
+           !memcmp(e->data + t->words, n->mask, t->words * 8);
+}
+
+static uint64_t *find_slot(struct sn_table *t, const struct normal *n, struct sn_tuple **tuple) {
+    struct sn_tuple *u = tuple_find(t, n->tuple);
+    *tuple = u;
+    if (!u) return NULL;
+    uint64_t k[32];
+    for (uint32_t i = 0; i < t->words; i++) k[i] = n->key[i] & u->mask[i];
+    return tuple_slot(u, k, t->words, hash_words(k, t->words, t->seed));
+}
+
+struct sn_entry *sn_table_find(struct sn_table *t, const struct sn_table_key *k) {
+    struct normal n;
+    struct sn_tuple *u;
+    if (normalize(t, k, &n) < 0) return NULL;
+    uint64_t *slot = find_slot(t, &n, &u);
+    for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = e->chain)
+        if (entry_is(t, e, &n, k->priority)) return e;
+    return NULL;
+}
+
+static void entry_set(const struct sn_table *t, struct sn_entry *e, uint32_t action,
+                      const uint8_t *params, uint64_t timeout, uint64_t now) {
+    e->action = action;
+    e->timeout = timeout;
+    e->last_hit = now;
+    e->reported = 0;
+    memcpy(sn_entry_params(t, e), params, t->desc->params_size[action]);
+}
+
+enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
+                               const uint8_t *params, uint64_t timeout, uint64_t now,
+                               int is_const) {
+    struct normal n;
+    struct sn_tuple *u;
+    if (action >= t->desc->n_actions || normalize(t, k, &n) < 0) return SN_INVALID;
+    uint64_t *slot = find_slot(t, &n, &u);
+    for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = e->chain)
+        if (entry_is(t, e, &n, k->priority)) return SN_EXISTS;
+    if (t->count >= t->desc->max_entries && !is_const) return SN_FULL;
+    if (!u && !(u = tuple_new(t, n.tuple))) return SN_FULL;
+    struct sn_entry *e = entry_alloc(t);
+    if (!e) return SN_FULL;
+    memcpy(e->data, n.key, t->words * 8);
+    if (!t->exact) memcpy(e->data + t->words, n.mask, t->words * 8);
+    e->used = 1;
+    e->is_const = (uint8_t)is_const;
+    e->priority = k->priority;
+    e->packets = e->bytes = 0;
+    e->tuple = u;
+    e->chain = NULL;
+    entry_set(t, e, action, params, timeout, now);
+    if (slot) { /* others with the same masked key: keep the chain in priority order */
+        struct sn_entry *head = slot_entry(*slot);
+        if (head->priority < e->priority) {
+            e->chain = head;
+            *slot = (*slot & ~PTR_MASK) | ((uint64_t)(uintptr_t)e & PTR_MASK);
+        } else {
+            while (head->chain && head->chain->priority >= e->priority) head = head->chain;
+            e->chain = head->chain;
+            head->chain = e;
+        }
+    } else {
+        if (tuple_reserve(t, u) < 0) {
+            entry_release(t, e);
+            return SN_FULL;
+        }
+        uint64_t h = entry_hash(t, u, e);
+        map_add(&u->now, slot_make(e, h), h);
+        u->count++;
+    }
+    t->count++;
+    if (u->rank < n.rank) {
+        u->rank = n.rank;
+        tuples_sort(t);
+    }
+    return SN_OK;
+}
+
+enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
+                               const uint8_t *params, uint64_t timeout, uint64_t now) {
+    if (action >= t->desc->n_actions) return SN_INVALID;
+    struct sn_entry *e = sn_table_find(t, k);
+    if (!e) return SN_NOT_FOUND;
+    if (e->is_const) return SN_INVALID;
+    entry_set(t, e, action, params, timeout, now);
+    return SN_OK;
+}
+
+enum sn_status sn_table_delete(struct sn_table *t, const struct sn_table_key *k) {
+    struct normal n;
+    struct sn_tuple *u;
+    if (normalize(t, k, &n) < 0) return SN_INVALID;
+    uint64_t *slot = find_slot(t, &n, &u);
+    struct sn_entry *prev = NULL, *e = slot ? slot_entry(*slot) : NULL;
+    for (; e && !entry_is(t, e, &n, k->priority); e = e->chain) prev = e;
+    if (!e) return SN_NOT_FOUND;
+    if (e->is_const) return SN_INVALID;
+    if (prev)
+        prev->chain = e->chain;
+    else if (e->chain)
+        *slot = (*slot & ~PTR_MASK) | ((uint64_t)(uintptr_t)e->chain & PTR_MASK);
+    else {
+        *slot = TOMB;
+        u->count--;
+        tuple_move(t, u, MOVE_PER_WRITE);
+    }
+    entry_release(t, e);
+    t->count--;
+    if (u->count == 0 && !t->exact) tuple_drop(t, u);
+    return SN_OK;
+}
+
+/* ---- lookup ------------------------------------------------------------------------------ */
+
+static int in_ranges(const struct sn_table *t, const struct sn_entry *e, const uint8_t *key) {
+    const struct sn_table_desc *d = t->desc;
+    const uint8_t *low = sn_entry_key(e), *high = sn_entry_mask(t, e);
+    for (uint32_t f = 0; f < d->n_fields; f++) {
+        const struct sn_field_desc *fd = &d->fields[f];
+        if (fd->match == SN_RANGE && (memcmp(key + fd->offset, low + fd->offset, fd->size) < 0 ||
+                                      memcmp(key + fd->offset, high + fd->offset, fd->size) > 0))
+            return 0;
+    }
+    return 1;
+}
+
+static inline uint64_t probe(const struct sn_map *m, const uint64_t *key, const uint64_t *mask,
+                             uint32_t words, uint64_t hash) {
+    for (uint64_t i = hash & m->mask;; i = (i + 1) & m->mask) {
+        uint64_t s = m->slots[i];
+        if (s == 0) return 0;
+        if (((s ^ hash) & ~PTR_MASK) == 0 && s != TOMB &&
+            same_masked(slot_entry(s), key, mask, words))
+            return s;
+    }
+}
+
+static inline struct sn_entry *tuple_lookup(const struct sn_table *t, const struct sn_tuple *u,
+                                            const uint64_t *key) {
+    uint64_t k[32];
+    for (uint32_t i = 0; i < t->words; i++) k[i] = key[i] & u->mask[i];
+    uint64_t h = hash_words(k, t->words, t->seed);
+    uint64_t s = probe(&u->now, k, u->mask, t->words, h);
+    if (!s && SN_UNLIKELY(u->old.slots != NULL)) s = probe(&u->old, k, u->mask, t->words, h);
+    return s ? slot_entry(s) : NULL;
+}
+
+struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key) {
+    struct sn_entry *best = NULL;
+    for (uint32_t i = 0; i < t->n_tuples; i++) {
+        const struct sn_tuple *u = t->tuples[i];
+        if (best && (!t->by_prio || best->priority >= u->rank)) break;
+        struct sn_entry *e = tuple_lookup(t, u, key);
+        if (t->has_range)
+            while (e && !in_ranges(t, e, (const uint8_t *)key)) e = e->chain;
+        if (e && (!best || e->priority > best->priority)) best = e;
+    }
+    return best;
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t seed) {
+    memset(t, 0, sizeof *t);
+    t->desc = d;
+    t->words = (d->key_size + 7) / 8;
+    t->seed = seed;
+    t->exact = 1;
+    for (uint32_t f = 0; f < d->n_fields; f++) {
+        uint32_t m = d->fields[f].match;
+        if (m != SN_EXACT) t->exact = 0;
+        if (m == SN_RANGE) t->has_range = 1;
+        if (m == SN_RANGE || m == SN_TERNARY || m == SN_OPTIONAL) t->by_prio = 1;
+    }
+    t->entry_size = sizeof(struct sn_entry) + t->words * 8 * (t->exact ? 1 : 2) +
+                    (d->max_params + 7) / 8 * 8;
+    t->default_params = calloc(1, d->max_params + 8);
+    if (!t->default_params) return -1;
+    t->default_action = d->default_action;
+    if (d->default_action < d->n_actions && d->default_params)
+        memcpy(t->default_params, d->default_params, d->params_size[d->default_action]);
+    return 0;
+}
+
+void sn_table_free(struct sn_table *t) {
+    for (uint32_t i = 0; i < t->n_tuples; i++) tuple_free(t->tuples[i]);
+    for (uint32_t i = 0; i < t->n_chunks; i++) free(t->chunks[i]);
+    free(t->tuples);
+    free(t->chunks);
+    free(t->default_params);
+}

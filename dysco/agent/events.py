@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from dysco.agent.model import Host, Mapping, MappingKey
+from dysco.agent.model import FiveTuple, Host, Mapping, MappingKey
 
 
 class Reason(IntEnum):
@@ -83,7 +83,50 @@ class CloseSession:
     session: int
 
 
-Event = PacketIn | Idle | TimerFired | InstallFailed | Recovered | CloseSession
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Selects a session by the tag in the SYN that was delivered to a middlebox."""
+
+    value: int
+
+
+Selector = int | Tag | FiveTuple
+"""A session by its id, by its tag, or by the five-tuple of the SYN as its middlebox got it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetRestOfChain:
+    """A middlebox classified a SYN: where its session goes next, in the words of a policy's chain.
+
+    Between the SYN's delivery and its emission. The answer is one `Tell`: `chain_set`, or
+    `request_refused` with the reason.
+    """
+
+    selector: Selector
+    chain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetUpstream:
+    """A terminating proxy says which SYN of its own will carry a session on.
+
+    The answer is one `Tell`: `upstream_set`, or `request_refused` with the reason.
+    """
+
+    selector: Selector
+    upstream: FiveTuple
+
+
+Event = (
+    PacketIn
+    | Idle
+    | TimerFired
+    | InstallFailed
+    | Recovered
+    | CloseSession
+    | SetRestOfChain
+    | SetUpstream
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +178,11 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """A line for the operator. `counter` names what to count (snake_case, bounded set of names)."""
+    """A line for the operator, of something that isn't everyday.
+
+    `counter` names what it is (snake_case, bounded set of names); the agent has counted it already
+    in its own `counters`, which count the everyday too.
+    """
 
     level: Level
     counter: str

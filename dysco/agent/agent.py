@@ -1,0 +1,137 @@
+"""The agent of one host: events in, actions out.
+
+    PacketIn --> HOST_SYN  --> outgoing   start a session, or send it on
+                 DYSCO_SYN --> incoming   deliver a session to the host
+                 SENT, RECEIVED --------> steady   established, closing
+    TimerFired, Idle, InstallFailed ----> steady
+    Recovered --------------------------> recovery
+    CloseSession, SetRestOfChain, SetUpstream --> requests
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+from random import Random, SystemRandom
+from types import MappingProxyType
+
+from dysco.agent.core import Core
+from dysco.agent.counters import Count
+from dysco.agent.events import (
+    Action,
+    CloseSession,
+    Event,
+    Idle,
+    InstallFailed,
+    Level,
+    PacketIn,
+    Reason,
+    Recovered,
+    SetRestOfChain,
+    SetUpstream,
+    TimerFired,
+)
+from dysco.agent.incoming import Incoming
+from dysco.agent.model import Host, Peer, Policy
+from dysco.agent.outgoing import Outgoing
+from dysco.agent.packet import ChecksumError, PacketError, parse
+from dysco.agent.recovery import recover
+from dysco.agent.requests import close_session, set_rest_of_chain, set_upstream
+from dysco.agent.session import Session
+from dysco.agent.settings import Settings
+from dysco.agent.steady import Steady
+from dysco.agent.trust import TrustGroup
+
+
+class Agent:
+    """The control logic beside one host; does no I/O and knows no clock.
+
+    `epoch` must be higher at each start than at all before on this host: milliseconds since 1970
+    will do. `random` makes session numbers, tags and the order of ports; a seeded one makes an
+    agent repeatable.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        group: TrustGroup,
+        settings: Settings,
+        *,
+        epoch: int,
+        random: Random | None = None,
+    ) -> None:
+        self._core = Core(host, group, settings, random or SystemRandom(), epoch)
+        self._outgoing = Outgoing(self._core)
+        self._incoming = Incoming(self._core)
+        self._steady = Steady(self._core, self._outgoing, self._incoming)
+
+    @property
+    def host(self) -> Host:
+        """Whose agent this is."""
+        return self._core.host
+
+    @property
+    def sessions(self) -> MappingType[int, Session]:
+        """The sessions of this host by their numbers, to be looked at."""
+        return MappingProxyType(self._core.table.sessions)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What happened how often, by the names in `Count`."""
+        return self._core.counters
+
+    def set_policies(self, policies: MappingType[int, Policy]) -> None:
+        """The policies by their ids, for sessions to come; running ones keep what they have."""
+        self._core.set_policies(policies)
+
+    def set_peers(self, peers: Sequence[Peer]) -> None:
+        """All hosts of the trust group, this one too.
+
+        Raises ValueError if two have one name or one address.
+        """
+        self._core.set_peers(peers)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What is to be done about an event. `now`: seconds, of a clock that never goes back."""
+        core = self._core
+        match event:
+            case PacketIn():
+                return self._packet(event, now)
+            case TimerFired(timer):
+                return self._steady.timer(timer, now)
+            case Idle():
+                return self._steady.idle(event, now)
+            case InstallFailed(token, why):
+                return self._steady.install_failed(token, why, now)
+            case Recovered(mappings):
+                return recover(core, mappings, now)
+            case CloseSession():
+                return close_session(core, event, now)
+            case SetRestOfChain():
+                return set_rest_of_chain(core, event)
+            case SetUpstream():
+                return set_upstream(core, event)
+
+    def _packet(self, packet: PacketIn, now: float) -> list[Action]:
+        core = self._core
+        reason = packet.reason
+        is_copy = reason in (Reason.SENT, Reason.RECEIVED)
+        if packet.host != core.host.id or reason is Reason.NEIGHBOUR:
+            core.counters[Count.UNEXPECTED] += 1
+            return []
+        try:
+            segment = parse(packet.frame, verify=not is_copy)
+        except PacketError as error:
+            damaged = isinstance(error, ChecksumError)
+            text = f"{reason.name} at port {packet.port}: {error}"
+            count = Count.BAD_CHECKSUM if damaged else Count.BAD_PACKET
+            return [core.tell(Level.WARNING, count, text)]
+        if is_copy:
+            return self._steady.copy(reason, segment)
+        if not segment.is_syn:
+            core.counters[Count.UNEXPECTED] += 1
+            return []
+        if reason is Reason.HOST_SYN:
+            return self._outgoing.syn(packet, segment, now)
+        return self._incoming.syn(packet, segment, now)

@@ -1,0 +1,1 @@
+"""What the packet tests share: the network around the device, frames, and the P4Runtime client."""

@@ -17,7 +17,15 @@ import tomllib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from dataclasses import fields
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -69,6 +77,16 @@ def _parse_prefix(value: object) -> IPv4Network | IPv6Network:
     return ip_network(value, strict=True)
 
 
+def _parse_address(value: object) -> Address:
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    try:
+        return ip_address(str(value))
+    except ValueError:
+        raise ValueError(f"{value!r} is neither an IPv4 nor an IPv6 address") from None
+
+
+IpAddress = Annotated[Address, BeforeValidator(_parse_address)]
 Mac = Annotated[bytes, BeforeValidator(parse_mac)]
 Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_prefix)]
 Port = Annotated[int, Field(ge=0, le=510)]
@@ -119,7 +137,7 @@ class InterfaceConfig(_Section):
 
     port: Port
     mac: Mac
-    addresses: tuple[Address, ...] = Field(min_length=1)
+    addresses: tuple[IpAddress, ...] = Field(min_length=1)
     uplink: Port | None = None
 
     @field_validator("port")
@@ -176,7 +194,7 @@ class RouteConfig(_Section):
 
     prefix: Prefix
     port: Port
-    via: Address | None = None
+    via: IpAddress | None = None
     mac: Mac | None = None
 
     @model_validator(mode="after")
@@ -229,12 +247,16 @@ class PeerConfig(_Section):
 
     name: Name
     kind: Name | None = None
-    addresses: tuple[Address, ...] = Field(min_length=1)
+    addresses: tuple[IpAddress, ...] = Field(min_length=1)
 
 
 def _check_settings(value: object) -> Settings:
     if isinstance(value, Settings):
         return value
+    known = [field.name for field in fields(Settings)]
+    for name in value if isinstance(value, dict) else ():
+        if name not in known:
+            raise ValueError(f"no setting is named {name!r}; there are: {', '.join(known)}")
     return _SETTINGS.validate_python(value)
 
 
@@ -311,7 +333,12 @@ def _absolute(config: Config, folder: Path) -> Config:
 
 def _explain(path: Path, text: str, tree: dict[str, Any], error: ValidationError) -> Iterator[str]:
     lines = toml_lines.index(text)
-    for item in error.errors(include_url=False):
+    faults = error.errors(include_url=False)
+    for item in faults:
+        # A list whose elements are all refused is not short: the elements' errors say it all.
+        within = (other for other in faults if other is not item)
+        if any(other["loc"][: len(item["loc"])] == item["loc"] for other in within):
+            continue
         place = _place(tree, item["loc"])
         line = toml_lines.locate(lines, place)
         what = item["msg"].removeprefix("Value error, ")

@@ -34,6 +34,8 @@ from dysco.controller.writer import MAX_UPDATES, Errors
 log = logging.getLogger(__name__)
 
 _REASONS = {int(reason): reason for reason in Reason}
+_DROPS = ("no_route", "hairpin", "bad_packet_out")
+"""Names of the P4 program's `Drop`."""
 _POLICY_TABLES = ("policy_v4", "policy_v6")
 _ROUTE_TABLES = ("route_v4", "route_v6")
 
@@ -60,8 +62,8 @@ class Nic:
         self.routes = Routes(config, self.neighbours, self._write_row)
         self.runner = Runner(self.device, self.codec, self.routes)
         self.counters: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
-        """What the agents counted that are no more."""
+        self._ended: dict[int, Counter[str]] = {}
+        """What the agents counted that are no more, by host."""
         self._make_agent = make_agent
         self._policies: Mapping[int, AgentPolicy] = {}
         self._policy_rows: dict[RowKey, Row] = {}
@@ -173,6 +175,47 @@ class Nic:
                         hits[row.params[0]] += entry.counter_data.packet_count
         return hits
 
+    # Counters
+
+    def all_counters(self) -> Counter[str]:
+        """What happened to the device and on the way to its agents."""
+        return (
+            self.counters
+            + self.device.counters
+            + self.device.writer.counters
+            + self.runner.counters
+            + self.neighbours.counters
+        )
+
+    def host_counters(self) -> dict[str, Counter[str]]:
+        """What the agents counted since the daemon started, by host."""
+        return {
+            agent.host.name: agent.counters + self._ended.get(number, Counter())
+            for number, agent in self.runner.agents.items()
+        }
+
+    def session_states(self) -> dict[str, Counter[str]]:
+        """Sessions in each state, by host."""
+        return {
+            agent.host.name: Counter(s.state.value for s in agent.sessions.values())
+            for agent in self.runner.agents.values()
+        }
+
+    async def drops(self) -> dict[str, int]:
+        """Packets that the P4 program dropped, by reason."""
+        found: Counter[str] = Counter()
+        if self.device.state is not State.READY:
+            return found
+        wanted = [
+            p4r.Entity(counter_entry=p4r.CounterEntry(counter_id=number))
+            for number in self.pipeline.drop_counters
+        ]
+        async for entity in self.device.read(*wanted):
+            index = entity.counter_entry.index.index
+            if index < len(_DROPS):
+                found[_DROPS[index]] += entity.counter_entry.data.packet_count
+        return dict(found)
+
     # Sessions
 
     async def session_traffic(
@@ -211,8 +254,8 @@ class Nic:
                 len(strangers),
             )
             await self._write([_delete(entry) for entry in strangers])
-        for agent in self.runner.agents.values():
-            self.ended.update(agent.counters)
+        for number, agent in self.runner.agents.items():
+            self._ended.setdefault(number, Counter()).update(agent.counters)
         self.runner.start(agents, (m.key for found in mappings.values() for m in found))
         for number, found in mappings.items():
             if found:

@@ -140,7 +140,10 @@ class Pipeline:
         tables = [Table(t, actions) for t in info.tables]
         self.tables = {t.name: t for t in tables}
         self.table_names = {t.id: t.name for t in tables}
-        self.counters = {_suffix(c.preamble.name): c.preamble.id for c in info.counters}
+        # Every place that drops has an instance of its own.
+        self.drop_counters = tuple(
+            c.preamble.id for c in info.counters if _suffix(c.preamble.name) == "drops"
+        )
         self.metadata = {
             header.preamble.name: {m.name: m.id for m in header.metadata}
             for header in info.controller_packet_metadata

@@ -47,6 +47,14 @@ log = logging.getLogger(__name__)
 _LEVELS = {Level.DEBUG: logging.DEBUG, Level.INFO: logging.INFO, Level.WARNING: logging.WARNING}
 
 
+_AHEAD = time.time() - time.monotonic()
+
+
+def clock() -> float:
+    """Seconds since 1970 by a clock that never goes back: what is kept means the same later."""
+    return _AHEAD + time.monotonic()
+
+
 class _Install:
     """An `Install` on its way: waiting for routes, then for the device."""
 
@@ -103,13 +111,15 @@ class Runner:
         if key in self._known and key.host in self.agents:
             self.deliver(key.host, Idle(key))
 
-    def deliver(self, host: int, event: Event) -> None:
-        """Hand an event to the agent of `host`, and do what it asks for."""
-        self.execute(host, self._handle(host, event))
+    def deliver(self, host: int, event: Event) -> Sequence[Action]:
+        """Hand an event to the agent of `host`, and do what it asks for: that is returned."""
+        actions = self._handle(host, event)
+        self.execute(host, actions)
+        return actions
 
     def _handle(self, host: int, event: Event) -> Sequence[Action]:
         try:
-            return self.agents[host].handle(event, time.monotonic())
+            return self.agents[host].handle(event, clock())
         except Exception:
             # The bulkhead: whatever one packet does to one agent, all other sessions go on.
             self.counters["agent_error"] += 1

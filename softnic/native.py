@@ -1,6 +1,6 @@
 """The native data plane: `dataplane.DataPlane` on the C runtime, and programs compiled for it.
 
-    compile_program(json) ──▶ NativeProgram ──load──▶ NativeDataPlane ──ctypes──▶ runtime/api.c
+compile_program(json) ──▶ NativeProgram ──load──▶ NativeDataPlane ──ctypes──▶ runtime/api.c
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DataPlaneError(RuntimeError):
     """The device couldn't be made or run; the text says why and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class NativeProgram:
     """A compiled pipeline (see `dataplane.Program`)."""
 
@@ -337,39 +337,40 @@ class NativeDataPlane:
 
     def counter(self, name: str, index: int) -> CounterValue:
         """Read a cell of an indirect counter; IndexError where there is none."""
-        values = (ctypes.c_uint64 * 2)()
-        self._cell(self._lib.sn_counter_access, self._counters[name], name, index, values, 0)
-        return CounterValue(values[0], values[1])
+        packets, octets = self._counter(name, index, None)
+        return CounterValue(packets, octets)
 
     def set_counter(self, name: str, index: int, value: CounterValue) -> None:
         """Write a cell of an indirect counter."""
-        values = (ctypes.c_uint64 * 2)(value.packets, value.bytes)
-        self._cell(self._lib.sn_counter_access, self._counters[name], name, index, values, 1)
+        self._counter(name, index, (value.packets, value.bytes))
 
     def register(self, name: str, index: int) -> int:
         """Read a register cell."""
-        values = (ctypes.c_uint64 * 2)()
-        self._cell(self._lib.sn_register_access, self._registers[name], name, index, values, 0)
-        return int(values[0]) | int(values[1]) << 64
+        low, high = self._register(name, index, None)
+        return low | high << 64
 
     def set_register(self, name: str, index: int, value: int) -> None:
         """Write a register cell."""
-        bits = self._loaded().registers[name][1]
-        value &= (1 << bits) - 1
-        values = (ctypes.c_uint64 * 2)(value & (2**64 - 1), value >> 64)
-        self._cell(self._lib.sn_register_access, self._registers[name], name, index, values, 1)
+        value &= (1 << self._loaded().registers[name][1]) - 1
+        self._register(name, index, (value & (2**64 - 1), value >> 64))
 
-    def _cell(
-        self,
-        access: ctypes._NamedFuncPointer,
-        number: int,
-        name: str,
-        index: int,
-        values: ctypes.Array[ctypes.c_uint64],
-        write: int,
-    ) -> None:
-        if not 0 <= index <= _NO_PORT or access(self._d, number, index, values, write) != 0:
-            raise IndexError(f"{name} has no cell {index}")
+    def _counter(self, name: str, index: int, write: tuple[int, int] | None) -> tuple[int, int]:
+        values = (ctypes.c_uint64 * 2)(*(write or (0, 0)))
+        number, flag = self._counters[name], int(write is not None)
+        if not 0 <= index < _NO_PORT or self._lib.sn_counter_access(
+            self._d, number, index, values, flag
+        ):
+            raise IndexError(f"counter {name} has no cell {index}")
+        return values[0], values[1]
+
+    def _register(self, name: str, index: int, write: tuple[int, int] | None) -> tuple[int, int]:
+        values = (ctypes.c_uint64 * 2)(*(write or (0, 0)))
+        number, flag = self._registers[name], int(write is not None)
+        if not 0 <= index < _NO_PORT or self._lib.sn_register_access(
+            self._d, number, index, values, flag
+        ):
+            raise IndexError(f"register {name} has no cell {index}")
+        return values[0], values[1]
 
     # ---- replication
 

@@ -53,8 +53,10 @@ def fits(low: int, high: int) -> bool:
 
 def const(value: int) -> Val:
     """A literal."""
+    if -(1 << 63) < value < 0:
+        return Val(f"(-{-value:#x}ll)", value, value)
     if value < 0:
-        return Val(f"(-({const(-value).code}))", value, value) if value >= -(1 << 63) else _low(value)
+        return _low(value)
     if value < _U64:
         return Val(f"{value:#x}ull", value, value)
     return _low(value)
@@ -95,6 +97,8 @@ class Expressions:
             case ir.Op("dereference_header_stack", ir.Named(_, name), right):
                 stack = self.layout.program.stacks[name]
                 return f"{self.layout.stack(name)}.e[{self._index(name, right)}]", stack.type
+            case ir.StackField(name, "last"):
+                return self.last(name), self.layout.program.stacks[name].type
             case ir.Op("access_union_header", left, ir.Const(member)) if left is not None:
                 stack_name, code = self._union(left)
                 us = self.layout.program.union_stacks[stack_name]
@@ -350,7 +354,8 @@ class Expressions:
         if other is not None:
             return f"sn_wide_eq({known.code}, {other.code}, {known.size})"
         if isinstance(other_expr, ir.Const):
-            return f"sn_wide_eq({known.code}, {byte_literal(other_expr.value, known.size)}, {known.size})"
+            literal = byte_literal(other_expr.value, known.size)
+            return f"sn_wide_eq({known.code}, {literal}, {known.size})"
         raise UnsupportedConstructError(f"comparison of {known.bits} bits with a computed value")
 
 

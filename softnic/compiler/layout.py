@@ -99,9 +99,9 @@ class Layout:
             for k, u in enumerate(us.unions):
                 for m, h in enumerate(self.program.unions[u].headers):
                     self._path[h] = f"u{self._ustack_no[name]}.e[{k}].m{m}"
-        for u in self.program.unions.values():
-            for h in u.headers:
-                self._siblings[h] = tuple(x for x in u.headers if x != h)
+        for union in self.program.unions.values():
+            for h in union.headers:
+                self._siblings[h] = tuple(x for x in union.headers if x != h)
         for h in self.program.headers:
             self._path.setdefault(h, f"h{self.program.headers[h].id}")
 

@@ -59,8 +59,10 @@ class ParserWriter:
         return f"{{ error = {self.program.errors.get(name, _CORE_ERRORS[name])}; goto done; }}"
 
     def _state(self, s: ir.ParseState) -> list[str]:
-        out = [f"if (SN_UNLIKELY(!states--)) {{ sn_note(c, SN_EV_PARSER_LOOP); "
-               f"{self._error('ParserTimeout')} }}"]
+        out = [
+            f"if (SN_UNLIKELY(!states--)) {{ sn_note(c, SN_EV_LOOP); "
+            f"{self._error('ParserTimeout')} }}"
+        ]
         where = f"parser state '{s.name}'"
         for op in s.ops:
             try:

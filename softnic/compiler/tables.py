@@ -12,6 +12,8 @@ from softnic.dataplane import MatchKind, UnsupportedConstructError
 
 MAX_KEY = 256
 """Bytes of a packed key: the runtime's limit."""
+LOOP_LIMIT = 4096
+"""Rounds of the loops in one run of an action; an action that wants more ends (noted)."""
 
 _KINDS = {
     MatchKind.EXACT: "SN_EXACT",
@@ -61,7 +63,8 @@ class TableWriter:
             f"/* {c_name(a.name)} */",
             f"static inline void act{a.id}(struct sn_ctx *c, const uint8_t *prm) {{",
             "    struct phv *p = c->phv;",
-            "    (void)p; (void)prm;",
+            f"    uint32_t loops = {LOOP_LIMIT};",
+            "    (void)p; (void)prm; (void)loops;",
         ]
         slots, at = [], 0
         for i, (_, bits) in enumerate(a.params):
@@ -80,15 +83,18 @@ class TableWriter:
         for i, p in enumerate(a.primitives):
             if i in labels:
                 out.append(f"l{i}:;")
-            out += [f"    {line}" for line in self._step(p, x, a)]
+            out += [f"    {line}" for line in self._step(p, i, x, a)]
         if len(a.primitives) in labels:
             out.append(f"l{len(a.primitives)}:;")
         return [*out, "}"]
 
-    def _step(self, p: ir.Primitive, x: Expressions, a: ir.Action) -> list[str]:
+    def _step(self, p: ir.Primitive, at: int, x: Expressions, a: ir.Action) -> list[str]:
         match p.op, p.params:
             case "_jump", (ir.Const(to),):
-                return [f"goto l{to};"]
+                if to > at:
+                    return [f"goto l{to};"]
+                out = "{ sn_note(c, SN_EV_LOOP); return; }"
+                return [f"if (SN_UNLIKELY(!loops--)) {out}", f"goto l{to};"]
             case "_jump_if_zero", (cond, ir.Const(to)):
                 return [f"if (!{x.boolean(cond)}) goto l{to};"]
         return self.primitives.write(p, x, f"action '{a.name}'")
@@ -96,12 +102,9 @@ class TableWriter:
     @staticmethod
     def _labels(a: ir.Action) -> set[int]:
         out = set()
-        for i, p in enumerate(a.primitives):
+        for p in a.primitives:
             if p.op in ("_jump", "_jump_if_zero") and isinstance(p.params[-1], ir.Const):
-                to = p.params[-1].value
-                if to <= i:
-                    raise UnsupportedConstructError(f"loop in action '{a.name}'{p.source}")
-                out.add(to)
+                out.add(p.params[-1].value)
         return out
 
     # ---- tables

@@ -66,7 +66,7 @@ struct sn_ctx {
 };
 
 /* Things a program does that an operator may want to know of. */
-enum sn_event { SN_EV_LOG, SN_EV_ASSERT, SN_EV_INDEX, SN_EV_PARSER_LOOP, SN_EV_COUNT };
+enum sn_event { SN_EV_LOG, SN_EV_ASSERT, SN_EV_INDEX, SN_EV_LOOP, SN_EV_COUNT };
 
 static inline void sn_note(struct sn_ctx *c, enum sn_event event) { c->counts[event]++; }
 

@@ -1,0 +1,1 @@
+"""Changing the chain of a live session: the anchors' protocol, and the data plane's rules."""

@@ -1,0 +1,226 @@
+"""The right anchor: it grants the lock, answers the handshake, and tells when it is drained.
+
+    LOCKED --> PREPARED --> DRAINING --> DRAINED --> FINISHED
+       '-----------'--> REVOKED or cancelled
+
+It latches by itself: its data plane does, when the left anchor's announcement comes.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from enum import Enum
+
+from dysco.agent.reconfigure import arrival, handover
+from dysco.agent.reconfigure.left import Patience
+from dysco.agent.reconfigure.messages import (
+    AckCancel,
+    AckLock,
+    AckRelease,
+    AskRevoke,
+    CancelLock,
+    Deltas,
+    Do,
+    Drained,
+    Ends,
+    Leg,
+    Message,
+    Opening,
+    Release,
+    Report,
+    RequestLock,
+    Revoked,
+    SendNew,
+    SetEntry,
+    Tell,
+    Toward,
+    Wake,
+)
+from dysco.agent.reconfigure.segment import ACK, RST, SYN, Segment
+from dysco.agent.reconfigure.serial import add, diff
+from dysco.agent.reconfigure.state import MAX_WINDOW, NewWay
+
+
+class RightState(Enum):
+    """Where a reconfiguration stands at its right anchor."""
+
+    LOCKED = "locked"
+    PREPARED = "prepared"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    REVOKED = "revoked"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+_WAITING = frozenset({RightState.PREPARED, RightState.DRAINING, RightState.DRAINED})
+OVER = frozenset({RightState.FINISHED, RightState.CANCELLED})
+
+
+class RightAnchor:
+    """One reconfiguration of one session, at its right anchor."""
+
+    def __init__(self, request: RequestLock, patience: Patience, source: random.Random) -> None:
+        self.request = request
+        self.id = request.id
+        self.patience = patience
+        self.state = RightState.LOCKED
+        self.isn = source.getrandbits(32)
+        self.token = request.token
+        self._waits = patience.first
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing more is to be done."""
+        return self.state in OVER
+
+    def grant(self, ends: Ends, leg: Leg) -> list[Do]:
+        """The lock is granted, the first time or again."""
+        old = leg.entry.old
+        return [
+            Tell(Toward.LEFT, AckLock(self.id, ends, Deltas(old.seq_in, old.seq_out, old.ts_in)))
+        ]
+
+    def wake(self, leg: Leg) -> list[Do]:
+        """The timer ran out: say it again."""
+        if self.state is RightState.PREPARED and _latched(leg):
+            return self.announced(leg)
+        if self.state is RightState.DRAINING and arrival.drained(leg.registers):
+            return self.drained(leg)
+        self._waits = min(self._waits * 2, self.patience.longest)
+        out: list[Do] = [Wake(self._waits)]
+        if self.state is RightState.DRAINED:
+            out.append(Tell(Toward.ANCHOR, Drained(self.id)))
+        return out if self.state in _WAITING else []
+
+    def message(self, message: Message, leg: Leg) -> list[Do]:
+        """A message for this reconfiguration."""
+        match message:
+            case AskRevoke():
+                return self._revoke(leg)
+            case Release():
+                return self._release(leg)
+            case CancelLock():
+                return self._cancel(leg)
+            case _:
+                return []
+
+    def _revoke(self, leg: Leg) -> list[Do]:
+        if self.state in (RightState.LOCKED, RightState.PREPARED) and not _latched(leg):
+            self.state = RightState.REVOKED
+            entry = handover.withdrawn(leg.entry, leg.registers)
+            return [SetEntry(entry), Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
+        if self.state is RightState.REVOKED:
+            return [Tell(Toward.ANCHOR, Revoked(self.id))]
+        return []
+
+    def _release(self, leg: Leg) -> list[Do]:
+        out: list[Do] = [Tell(Toward.LEFT, AckRelease(self.id))]
+        if self.state in (RightState.DRAINED, RightState.DRAINING):
+            self.state = RightState.FINISHED
+            entry = handover.settled(leg.entry, leg.registers)
+            return [SetEntry(entry), *out, Wake(0), self._report()]
+        return out
+
+    def _cancel(self, leg: Leg) -> list[Do]:
+        out: list[Do] = [Tell(Toward.LEFT, AckCancel(self.id))]
+        if self.state in OVER:
+            return out
+        self.state = RightState.CANCELLED
+        if leg.entry.new is not None and leg.entry.new.token == self.token:
+            out.insert(0, SetEntry(handover.withdrawn(leg.entry, leg.registers)))
+        return [*out, Wake(0), self._report()]
+
+    def new_path(self, segment: Segment, leg: Leg, opening: Opening | None) -> list[Do]:
+        """A segment of the handshake; `opening` is what the SYN's header said."""
+        if segment.flags & RST:
+            return []
+        if segment.flags & SYN:
+            if opening is None or self.state not in (RightState.LOCKED, RightState.PREPARED):
+                return []
+            answer = SendNew(self._answer(segment, leg))
+            if self.state is RightState.PREPARED:
+                return [answer]
+            entry = replace(leg.entry, new=self._new_way(segment, opening))
+            self.state = RightState.PREPARED
+            return [SetEntry(entry), answer, Wake(self._waits), self._report()]
+        new = leg.entry.new
+        if self.state is not RightState.PREPARED or new is None or segment.has_content:
+            return []
+        room = max(0, diff(leg.registers.edge_in, leg.registers.rcv_ack)) >> leg.entry.scale_own
+        stamps = leg.registers.ts_sent if self.request.ends.timestamps else None
+        return [
+            SendNew(
+                Segment(
+                    add(self.isn, 1),
+                    add(new.isn_in, 1),
+                    ACK,
+                    min(MAX_WINDOW, room),
+                    tsval=stamps,
+                    tsecr=segment.tsval or 0,
+                )
+            )
+        ]
+
+    def _new_way(self, segment: Segment, opening: Opening) -> NewWay:
+        deltas, ends = opening.deltas, opening.ends
+        clocks = deltas.relays or segment.tsval is None or segment.tsval != opening.tsval
+        return NewWay(
+            token=self.request.token,
+            epoch=self.request.epoch,
+            isn_out=self.isn,
+            isn_in=segment.seq,
+            delta_in=deltas.rightwards,
+            delta_out=deltas.leftwards,
+            ts_in=segment.tsval or 0,
+            ts_shift=None if clocks else deltas.ts_rightwards,
+            scale_in=ends.scale,
+            edge=add(ends.edge, -deltas.leftwards) if deltas.relays else None,
+        )
+
+    def _answer(self, segment: Segment, leg: Leg) -> Segment:
+        stamps = leg.registers.ts_sent if self.request.ends.timestamps else None
+        return Segment(
+            self.isn,
+            add(segment.seq, 1),
+            SYN | ACK,
+            MAX_WINDOW,
+            tsval=stamps,
+            tsecr=segment.tsval or 0,
+        )
+
+    def closing(self, leg: Leg) -> list[Do]:
+        """The data plane refused to latch: its host has sent a FIN."""
+        return self._revoke(leg)
+
+    def announced(self, leg: Leg) -> list[Do]:
+        """The data plane has latched."""
+        if self.state is not RightState.PREPARED:
+            return []
+        self.state = RightState.DRAINING
+        self._waits = self.patience.first
+        return [Wake(self._waits), self._report()]
+
+    def drained(self, leg: Leg) -> list[Do]:
+        """The data plane: this anchor needs the old path no more."""
+        if self.state is not RightState.DRAINING:
+            return []
+        self.state = RightState.DRAINED
+        self._waits = self.patience.first
+        return [Tell(Toward.ANCHOR, Drained(self.id)), Wake(self._waits), self._report()]
+
+    def session_over(self) -> list[Do]:
+        """The session ended."""
+        if self.is_over:
+            return []
+        self.state = RightState.CANCELLED
+        return [Wake(0), self._report()]
+
+    def _report(self) -> Report:
+        return Report(self.id, self.state.value)
+
+
+def _latched(leg: Leg) -> bool:
+    new = leg.entry.new
+    return new is not None and leg.registers.latched == new.epoch

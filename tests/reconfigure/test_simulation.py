@@ -1,0 +1,59 @@
+"""A few hundred seeds of the simulation; `python -m tests.reconfigure.explore` does more."""
+
+from __future__ import annotations
+
+import pytest
+
+from dysco.agent.reconfigure.left import LeftState
+from tests.reconfigure.simulation.boxes import Firewall
+from tests.reconfigure.simulation.scenarios import KINDS, scenario
+from tests.reconfigure.simulation.tcp import Options
+from tests.reconfigure.simulation.world import Scenario, Step, World
+
+SEEDS = 25
+ROOMY = (Options(buffer=20000), Options(buffer=20000))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_weather(kind: str) -> None:
+    for seed in range(SEEDS):
+        World(seed, scenario(seed, kind)).run()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "step"),
+    [
+        (("pass",), Step(0.01, 0, 2)),
+        (("firewall", "shift"), Step(0.01, 0, 3)),
+        (("firewall", "shift", "firewall"), Step(0.01, 1, 3)),
+        (("firewall",), Step(0.01, 0, 1, ("firewall",))),
+        (("firewall",), Step(0.01, 1, 2, ("shift", "firewall"))),
+        (("firewall",), Step(0.01, 0, 2, ("firewall",))),
+        (("proxy",), Step(0.01, 0, 2)),
+        (("proxy",), Step(0.01, 0, 2, ("firewall",))),
+        (("firewall", "proxy", "firewall"), Step(0.01, 1, 3, ("firewall",))),
+    ],
+)
+def test_calm_without_a_single_retransmission(boxes: tuple[str, ...], step: Step) -> None:
+    """Nothing is lost: nothing is sent again, refused by PAWS, or invalid to a firewall."""
+    for seed in range(10):
+        calm = Scenario(
+            boxes,
+            (step,),
+            sizes=(12000, 12000),
+            options=ROOMY,
+            pause=0.006,
+            near_wrap=seed % 2 == 0,
+        )
+        world = World(seed, calm).run()
+        assert world.outcomes == [LeftState.FINISHED], world.story()
+        for app in world.apps:
+            assert app.endpoint.retransmitted == app.endpoint.paws_drops == 0, world.story()
+        for node in world.everyone:
+            assert not isinstance(node.box, Firewall) or not node.box.invalid, world.story()
+
+
+def test_same_seed_same_run() -> None:
+    one, other = (World(7, scenario(7, "chain")).run() for _ in range(2))
+    assert one.story() == other.story()
+    assert one.clock.steps == other.clock.steps

@@ -1,11 +1,11 @@
 """The agent of one host: events in, actions out.
 
-    PacketIn --> HOST_SYN  --> outgoing   start a session, or send it on
-                 DYSCO_SYN --> incoming   deliver a session to the host
-                 SENT, RECEIVED --------> steady   established, closing
-    TimerFired, Idle, InstallFailed ----> steady
-    Recovered --------------------------> recovery
-    CloseSession, SetRestOfChain, SetUpstream --> requests
+PacketIn --> HOST_SYN  --> outgoing   start a session, or send it on
+             DYSCO_SYN --> incoming   deliver a session to the host
+             SENT, RECEIVED --------> steady   established, closing
+TimerFired, Idle, InstallFailed ----> steady
+Recovered --------------------------> recovery
+CloseSession, SetRestOfChain, SetUpstream --> requests
 """
 
 from __future__ import annotations

@@ -107,9 +107,7 @@ class Incoming:
         if session is None:
             return None
         if session.session != header.session:
-            raise SetupError(
-                Count.SESSION_LOOP, f"its number belongs to {session.session} here"
-            )
+            raise SetupError(Count.SESSION_LOOP, f"its number belongs to {session.session} here")
         if session.position != header.hop:
             raise SetupError(
                 Count.SESSION_LOOP,
@@ -128,13 +126,9 @@ class Incoming:
     @staticmethod
     def _same(session: Session, header: Header, arrived: Segment) -> bool:
         """True if a known session comes the way that it came before."""
-        return (
-            session.received == header.delivered and session.previous == arrived.tuple
-        )
+        return session.received == header.delivered and session.previous == arrived.tuple
 
-    def _accept(
-        self, header: Header, arrived: Segment, now: float
-    ) -> tuple[Session, list[Action]]:
+    def _accept(self, header: Header, arrived: Segment, now: float) -> tuple[Session, list[Action]]:
         """The record of a new session."""
         core = self._core
         host = core.host

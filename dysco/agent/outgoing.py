@@ -1,8 +1,8 @@
 """A host's SYN: the first of a session, one that a middlebox sends on, or one again.
 
-    tag known, or the right leg's five-tuple, or awaited? --> that session goes on
-    policy?                                               --> a session starts
-    neither                                               --> bridged as it came
+tag known, or the right leg's five-tuple, or awaited? --> that session goes on
+policy?                                               --> a session starts
+neither                                               --> bridged as it came
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class Outgoing:
             # still, may not have asked its policies.
             policy = policy or leg.session.policy
             actions = core.release(leg.session, Count.REPLACED, now)
+        if policy == 0 and leg is None and not core.host.is_middlebox:
+            # It hit a mapping that is gone by now, so no policy was asked: its next try will be.
+            core.counters[Count.UNEXPECTED] += 1
+            return []
         if policy == 0:
             core.counters[Count.BRIDGED] += 1
             actions.append(Send(packet.frame, Submit.BRIDGE, packet.port))
@@ -174,9 +178,7 @@ class Outgoing:
 
     def _check_destination(self, destination: Address) -> None:
         if self._core.peers.at(destination) is None:
-            raise SetupError(
-                Count.OUTSIDE_GROUP, f"{destination} is no host of the trust group"
-            )
+            raise SetupError(Count.OUTSIDE_GROUP, f"{destination} is no host of the trust group")
 
     def _header(self, session: Session, leg: Leg, rest: tuple[Address, ...]) -> Header:
         core = self._core
@@ -210,9 +212,7 @@ class Outgoing:
         packet.payload = b"".join((header, tag, packet.payload))
         return packet.build(), told
 
-    def _check_length(
-        self, session: Session, segment: Segment, rest: tuple[Address, ...]
-    ) -> None:
+    def _check_length(self, session: Session, segment: Segment, rest: tuple[Address, ...]) -> None:
         """Raises SetupError if SYN and header don't fit one packet, even without the SYN's data."""
         core = self._core
         size = header_size(session.session, segment.tuple, rest)

@@ -1,12 +1,12 @@
 """One session at one host: its states, and its one or two subsessions.
 
-                  left leg                         right leg
-    previous  -- subsession -->  host  -- subsession -->  next
-    (none at the initiator)            (none at the last host)
+              left leg                         right leg
+previous  -- subsession -->  host  -- subsession -->  next
+(none at the initiator)            (none at the last host)
 
-    RECEIVED --> SENT --> ESTABLISHED --> CLOSING --> RELEASED
-       |          |            |-------> RESET ----------^
-       '----------'------------'-------------------------'  time-outs, idle, operator, replaced
+RECEIVED --> SENT --> ESTABLISHED --> CLOSING --> RELEASED
+   |          |            |-------> RESET ----------^
+   '----------'------------'-------------------------'  time-outs, idle, operator, replaced
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ class Settings:
     """Longest IP packet that may be sent between hosts, in bytes."""
     pending_timeout: float = 5.0
     """How long a host may keep a SYN before it answers it or sends it on."""
-    setup_timeout: float = 15.0
-    """How long a SYN that was sent on may stay without its SYN-ACK."""
+    setup_timeout: float = 20.0
+    """How long a SYN that was sent on may stay without its SYN-ACK: five tries of Linux."""
     closing_linger: float = 10.0
     """How long a session stays after its FINs: five retransmissions of the last ACK or FIN."""
     reset_linger: float = 2.0

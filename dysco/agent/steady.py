@@ -1,19 +1,29 @@
 """A session's life after its SYN: what copies of packets tell, and how it ends.
 
-    SYN-ACK --> established       FINs both ways on every leg --> closing --linger--> released
-    RST on every leg --> reset --linger--> released           no packet for long --> released
+SYN-ACK --> established       FINs both ways on every leg --> closing --linger--> released
+RST on every leg --> reset --linger--> released           no packet for long --> released
 """
 
 from __future__ import annotations
 
 from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
-from dysco.agent.events import Action, CancelTimer, Idle, Level, Reason, Remove, TimerId
+from dysco.agent.events import (
+    Action,
+    CancelTimer,
+    Idle,
+    Level,
+    Reason,
+    Remove,
+    Send,
+    Submit,
+    TimerId,
+)
 from dysco.agent.incoming import Incoming
 from dysco.agent.model import MappingKey, Side
 from dysco.agent.options import negotiated
 from dysco.agent.outgoing import Outgoing
-from dysco.agent.packet import ACK, FIN, RST, SYN, Segment
+from dysco.agent.packet import ACK, FIN, RST, SYN, Segment, abort
 from dysco.agent.ports import PortPair
 from dysco.agent.session import SETTING_UP, Leg, Session, State, Step
 
@@ -118,9 +128,18 @@ class Steady:
             f"no SYN-ACK within {core.settings.setup_timeout:g} s; is {hop} up?",
         )
         actions = core.release(session, Count.UNFINISHED, now)
+        actions += self._take_back(session)
         if session.left is not None or syn is None:
             return [*actions, core.tell(Level.INFO, error.count, f"{session}: {error}")]
         return actions + self._outgoing.fail(session, syn, port, error, now)
+
+    def _take_back(self, session: Session) -> list[Action]:
+        """A RST after a SYN whose answer we won't wait for: who got it shan't stay half open."""
+        right = session.right
+        if right is None:
+            return []
+        mac = self._core.interface_for(right.sent.src, b"").mac
+        return [Send(abort(right.sent, right.isn, mac).build(), Submit.ROUTE)]
 
     def install_failed(self, token: int, why: str, now: float) -> list[Action]:
         """The device refused a leg's mappings: the set-up fails."""

@@ -2,8 +2,8 @@
 
     Host stack <-- frames --> Node (data plane as a dict of mappings, agent) <-- frames --> Network
 
-The data plane does what the P4 program's contract says; the network loses, repeats and reorders what
-its `Weather` tells it to. Everything is repeatable from one seed.
+The data plane does what the P4 program's contract says; the network loses, repeats and reorders
+what its `Weather` tells it to. Everything is repeatable from one seed.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ class Client:
     def __init__(self, *, close: bool = True, retries: int = 6) -> None:
         self.connections: dict[FiveTuple, Connection] = {}
         self.outcomes: Counter[str] = Counter()
-        self.close = close
+        self.close_at_once = close
         self.retries = retries
 
     def connect(self, node: Node, ends: FiveTuple, isn: int = 1000, data: bytes = b"") -> None:
@@ -363,7 +363,7 @@ class Client:
             if connection.state == "syn_sent":
                 connection.state, connection.peer_isn = "established", segment.seq
                 self.outcomes["established"] += 1
-                if self.close:
+                if self.close_at_once:
                     self.finish(node, connection)
             self._ack(node, connection, 1)
         elif segment.flags & FIN:
@@ -486,9 +486,7 @@ class Setup:
         )
         kinds = {"fw": "firewall", "nat": "nat", "count": "counter"}
         self.box_nodes = {
-            name: Node(
-                self.world, make_host(2 + i, name, kinds[name]), box, settings=self.settings
-            )
+            name: Node(self.world, make_host(2 + i, name, kinds[name]), box, settings=self.settings)
             for i, (name, box) in enumerate(self.boxes.items())
         }
         self.server_node = Node(

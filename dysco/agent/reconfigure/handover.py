@@ -54,7 +54,11 @@ def announced(
     Raises ClosingError if this side has not latched, and can't any more.
     """
     new = entry.new
-    if new is None or message.token != new.token or message.epoch != new.epoch:
+    if (
+        new is None
+        or (message.token, message.epoch) != (new.token, new.epoch)
+        or registers.revoked == new.epoch
+    ):
         registers.counts[Count.ANNOUNCEMENT] += 1
         return None, False
     latch(entry, registers)
@@ -86,7 +90,21 @@ def settled(entry: Entry, registers: Registers) -> Entry:
     return replace(entry, old=way, new=None)
 
 
-def withdrawn(entry: Entry, registers: Registers) -> Entry:
-    """The entry of a leg that goes back: only while the other side has not latched, and can't."""
-    registers.latched = registers.known = registers.told = 0
+def revoke(entry: Entry, registers: Registers) -> bool:
+    """The agent's packet-out: never latch for this new way; False if that is done already.
+
+    A packet-out, because a table write would race with an announcement.
+    """
+    new = entry.new
+    if new is None or registers.latched == new.epoch:
+        return False
+    registers.revoked = new.epoch
+    return True
+
+
+def withdrawn(entry: Entry) -> Entry:
+    """The entry of a leg that goes back: only while the other side has not latched, and never will.
+
+    Epochs make the registers harmless.
+    """
     return replace(entry, new=None)

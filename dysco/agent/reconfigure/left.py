@@ -106,6 +106,20 @@ class LeftAnchor:
         """The first request; the caller's own lock sends it on."""
         return [self._report(), Wake(self._waits)]
 
+    def recover(self, leg: Leg) -> list[Do]:
+        """After a restart: what the journal says was to be done, and may not have been."""
+        out: list[Do] = []
+        new = leg.entry.new
+        if new is not None and new.epoch == self.request.epoch:
+            if self.state in (LeftState.RELEASING, LeftState.FINISHED):
+                out.append(SetEntry(handover.settled(leg.entry, leg.registers)))
+            elif self.state in (LeftState.CANCELLING, LeftState.FAILED):
+                out.append(SetEntry(handover.withdrawn(leg.entry)))
+        if not self.is_over:
+            self._waits = self.patience.first
+            out.append(Wake(self._waits))
+        return out
+
     @property
     def is_over(self) -> bool:
         """True when nothing more is to be done."""
@@ -182,7 +196,7 @@ class LeftAnchor:
         out: list[Do] = []
         if self._entered_new:
             out.append(SendNew(Segment(add(self.isn, 1), 0, RST, 0)))
-            out.append(SetEntry(handover.withdrawn(leg.entry, leg.registers)))
+            out.append(SetEntry(handover.withdrawn(leg.entry)))
         return [*out, *self._go(LeftState.CANCELLING, leg)]
 
     def session_over(self, leg: Leg) -> list[Do]:

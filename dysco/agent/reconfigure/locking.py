@@ -110,6 +110,10 @@ class Lock:
                 actions += self._free()
         return actions
 
+    def recover(self) -> list[Do]:
+        """After a restart: what the journal says was to be done, and may not have been."""
+        return [CloseHost()] if self.state is LockState.GONE else []
+
     def free(self, over: ReconfigurationId) -> list[Do]:
         """At the left anchor: its reconfiguration is over, and every hop knows."""
         self.finished[over.left] = max(over.number, self.finished.get(over.left, 0))

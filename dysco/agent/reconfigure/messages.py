@@ -193,6 +193,11 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoke:
+    """The revoking packet-out; the data plane answers with a packet-in."""
+
+
+@dataclass(frozen=True, slots=True)
 class SendNew:
     """Put a segment of the handshake onto the new path."""
 
@@ -227,7 +232,7 @@ class Report:
     why: str = ""
 
 
-Do = Tell | SetEntry | Latch | SendNew | WindowUpdate | CloseHost | Wake | Report
+Do = Tell | SetEntry | Latch | Revoke | SendNew | WindowUpdate | CloseHost | Wake | Report
 
 
 @dataclass(frozen=True, slots=True)

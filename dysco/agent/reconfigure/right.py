@@ -30,6 +30,7 @@ from dysco.agent.reconfigure.messages import (
     Release,
     Report,
     RequestLock,
+    Revoke,
     Revoked,
     SendNew,
     SetEntry,
@@ -75,6 +76,22 @@ class RightAnchor:
         """True when nothing more is to be done."""
         return self.state in OVER
 
+    def recover(self, leg: Leg) -> list[Do]:
+        """After a restart: what the journal says was to be done, and may not have been."""
+        new = leg.entry.new
+        ours = new is not None and new.epoch == self.request.epoch
+        out: list[Do] = []
+        if self.state is RightState.PREPARED and not ours:
+            self.state = RightState.LOCKED
+        elif self.state is RightState.FINISHED and ours:
+            out.append(SetEntry(handover.settled(leg.entry, leg.registers)))
+        elif self.state is RightState.CANCELLED and ours:
+            out.append(SetEntry(handover.withdrawn(leg.entry)))
+        if self.state in _WAITING:
+            self._waits = self.patience.first
+            out.append(Wake(self._waits))
+        return out
+
     def grant(self, ends: Ends, leg: Leg) -> list[Do]:
         """The lock is granted, the first time or again."""
         old = leg.entry.old
@@ -107,13 +124,24 @@ class RightAnchor:
                 return []
 
     def _revoke(self, leg: Leg) -> list[Do]:
-        if self.state in (RightState.LOCKED, RightState.PREPARED) and not _latched(leg):
+        if self.state is RightState.LOCKED:
             self.state = RightState.REVOKED
-            entry = handover.withdrawn(leg.entry, leg.registers)
-            return [SetEntry(entry), Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
+            return [Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
+        if self.state is RightState.PREPARED and not _latched(leg):
+            return [Revoke()]
         if self.state is RightState.REVOKED:
             return [Tell(Toward.ANCHOR, Revoked(self.id))]
         return []
+
+    def revoked(self, leg: Leg) -> list[Do]:
+        """The data plane will never latch."""
+        new = leg.entry.new
+        if self.state is not RightState.PREPARED or new is None:
+            return []
+        if leg.registers.revoked != new.epoch:
+            return []
+        self.state = RightState.REVOKED
+        return [Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
 
     def _release(self, leg: Leg) -> list[Do]:
         out: list[Do] = [Tell(Toward.LEFT, AckRelease(self.id))]
@@ -129,7 +157,7 @@ class RightAnchor:
             return out
         self.state = RightState.CANCELLED
         if leg.entry.new is not None and leg.entry.new.token == self.token:
-            out.insert(0, SetEntry(handover.withdrawn(leg.entry, leg.registers)))
+            out.insert(0, SetEntry(handover.withdrawn(leg.entry)))
         return [*out, Wake(0), self._report()]
 
     def new_path(self, segment: Segment, leg: Leg, opening: Opening | None) -> list[Do]:

@@ -122,6 +122,8 @@ class Registers:
     """In: `ts_given` when `known` was set."""
     latched: int = 0
     """Epoch for which `cutoff_out` stands."""
+    revoked: int = 0
+    """Epoch that this side will never latch."""
     known: int = 0
     """Epoch for which `cutoff_in` stands: the other side's announcement came."""
     told: int = 0

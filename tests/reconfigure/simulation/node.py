@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,11 @@ class Leg:
         except handover.ClosingError:
             self.node.punt(self.node.closing, self)
 
+    def revoke(self) -> None:
+        """The agent's packet-out."""
+        if handover.revoke(self.entry, self.registers):
+            self.node.punt(self.node.revoked, self)
+
     def set_entry(self, entry: Entry) -> None:
         """The table write."""
         if entry.new is None and self.entry.new is not None and entry.old is not self.entry.old:
@@ -187,6 +193,29 @@ class Node:
         self.timestamps = self.sack = True
         self.epochs = 0
         self.alive = True
+        self.crash_in = 0
+        """After so many more actions."""
+        self.outage = 0.0
+
+    # The controller's process dies, and comes back.
+
+    def crash(self) -> None:
+        """Everything but the journal, the device and the network is gone."""
+        self.alive = False
+        for timer in self.timers.values():
+            timer.stop()
+        self.clock.after(self.outage, self.come_back)
+
+    def come_back(self) -> None:
+        """With what the journal says, which was written before anything of it was done."""
+        journal = pickle.dumps((self.lock, self.left_anchor, self.right_anchor))
+        self.lock, self.left_anchor, self.right_anchor = pickle.loads(journal)
+        self.alive = True
+        self._do(RIGHT, self.lock.recover())
+        if self.left_anchor is not None:
+            self._do(LEFT, self.left_anchor.recover(self.legs[RIGHT].view))
+        if self.right_anchor is not None:
+            self._do(RIGHT, self.right_anchor.recover(self.legs[LEFT].view))
 
     # From the data plane.
 
@@ -222,6 +251,11 @@ class Node:
         anchor = self.left_anchor if leg.side == RIGHT else self.right_anchor
         if anchor is not None and leg.entry.new is not None:
             self._do(LEFT if leg.side == RIGHT else RIGHT, anchor.announced(leg.view))
+
+    def revoked(self, leg: Leg) -> None:
+        """The data plane will not latch any more."""
+        if self.right_anchor is not None and leg.entry.new is not None:
+            self._do(RIGHT, self.right_anchor.revoked(leg.view))
 
     def closing(self, leg: Leg) -> None:
         """The data plane could not latch."""
@@ -381,7 +415,14 @@ class Node:
         if about is None and anchor is not None:
             about = anchor.id
         for action in actions:
+            if not self.alive:
+                # The journal has it; device and network will not, unless it is said again.
+                return
             self._do_one(role, leg, action)
+            if self.crash_in > 0:
+                self.crash_in -= 1
+                if self.crash_in == 0:
+                    self.crash()
         if role == LEFT and self.left_anchor is not None and self.left_anchor.is_over:
             self._do(RIGHT, self.lock.free(self.left_anchor.id), self.left_anchor.id)
 
@@ -393,6 +434,8 @@ class Node:
                 leg.set_entry(action.entry)
             case messages.Latch():
                 leg.latch()
+            case messages.Revoke():
+                leg.revoke()
             case messages.SendNew():
                 self._send_new(leg, action)
             case messages.WindowUpdate():

@@ -21,6 +21,7 @@ KINDS = (
     "cancel",
     "dead",
     "reset",
+    "crash",
 )
 
 
@@ -37,7 +38,7 @@ def scenario(seed: int, kind: str | None = None, *, calm: bool | None = None) ->
     return Scenario(
         boxes=boxes,
         steps=steps,
-        sizes=(source.randrange(0, 7000), source.randrange(0, 7000)),
+        sizes=(source.randrange(0, 9000), source.randrange(3000, 9000)),
         data=Weather() if calm else _weather(source, 0.04),
         control=Weather() if calm else _weather(source, 0.2),
         punt_loss=0.0 if calm else source.choice((0.0, 0.1)),
@@ -46,7 +47,15 @@ def scenario(seed: int, kind: str | None = None, *, calm: bool | None = None) ->
         stalled=stalls,
         pause=source.choice((0.002, 0.006, 0.015)),
         piece=source.choice((50, 700, 1500)),
+        crashes=_crashes(source, len(boxes) + 2) if kind == "crash" else (),
         reset_at=source.random() * 0.08 if kind == "reset" else None,
+    )
+
+
+def _crashes(source: random.Random, hosts: int) -> tuple[tuple[int, int, float], ...]:
+    return tuple(
+        (source.randrange(hosts), source.randrange(1, 25), source.choice((0.01, 0.1, 1.0)))
+        for _ in range(source.randint(1, 2))
     )
 
 
@@ -86,7 +95,7 @@ def _shape(source: random.Random, kind: str) -> tuple[tuple[str, ...], tuple[Ste
             boxes = _some(source, calm_boxes, 0, 2)
             left = source.randint(0, len(boxes))
             return boxes, (Step(at, left, left + 1, _some(source, NEW_BOXES, 1, 2)),)
-        case "replace" | "cancel" | "dead" | "reset":
+        case "replace" | "cancel" | "dead" | "reset" | "crash":
             boxes = _some(source, BOXES if kind == "reset" else calm_boxes, 1, 2)
             left = source.randrange(0, len(boxes))
             right = source.randint(left + 2, len(boxes) + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dysco.agent.reconfigure import messages
-from dysco.agent.reconfigure.left import LeftAnchor, LeftState, Patience
+from dysco.agent.reconfigure.left import LeftState, Patience
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import ACK, SYN, Segment
 from dysco.agent.reconfigure.serial import add
@@ -27,6 +27,7 @@ from tests.reconfigure.simulation.node import Hop, Leg, Node, Route
 from tests.reconfigure.simulation.tcp import Endpoint, Options
 
 CALM = Weather()
+_LEFT_STATES = {state.value for state in LeftState}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Scenario:
     piece: int = 700
     reset_at: float | None = None
     """When the client aborts."""
+    crashes: tuple[tuple[int, int, float], ...] = ()
+    """Hosts of the first chain whose controller dies: index, after how many actions, how long."""
     close: bool = True
     limit: float = 60.0
 
@@ -92,7 +95,7 @@ class World:
         self.nodes: list[Node] = []
         self.links: dict[tuple[int, int], Link] = {}
         self.hops: list[Hop] = []
-        self.anchors: list[tuple[Node, LeftAnchor]] = []
+        self.anchors: list[tuple[Node, messages.ReconfigurationId]] = []
         self.anchor_nodes: dict[messages.ReconfigurationId, tuple[Node, Node]] = {}
         self.new_nodes: dict[messages.ReconfigurationId, list[Node]] = {}
         self.everyone: list[Node] = []
@@ -133,6 +136,8 @@ class World:
             assert isinstance(node.box, Proxy)
             node.box.attach(ends[2 * index + 1], ends[2 * index + 2])
             node.deliver = node.box.receive
+        for index, actions, outage in scenario.crashes:
+            chain[index].crash_in, chain[index].outage = actions, outage
         self.apps = self._applications(ends[0], ends[-1])
 
     def _box_node(self, kind: str) -> Node:
@@ -326,6 +331,10 @@ class World:
 
     def _reconfigure(self, step: Step) -> None:
         chain = self.chain
+        if any(not node.alive for node in chain):
+            # The operator tries again later.
+            self.clock.after(0.05, self._reconfigure, step)
+            return
         if self.ended_by_reset or not 0 <= step.left < step.right < len(chain):
             return
         left, right = chain[step.left], chain[step.right]
@@ -360,9 +369,9 @@ class World:
         if anchor is None:
             self.refused += 1
             return
-        self.anchors.append((left, anchor))
+        self.anchors.append((left, anchor.id))
         if step.cancel_after is not None:
-            self.clock.after(step.cancel_after, self._cancel, left, anchor)
+            self.clock.after(step.cancel_after, self._cancel, left, anchor.id)
 
     def _prepare(
         self, left: Node, right: Node, new: list[Node], last: Hop, *, links: tuple[Link, Link]
@@ -385,8 +394,8 @@ class World:
         if isinstance(box, Firewall):
             box.sides[0].scale, box.sides[1].scale = scales
 
-    def _cancel(self, node: Node, anchor: LeftAnchor) -> None:
-        if node.left_anchor is anchor:
+    def _cancel(self, node: Node, about: messages.ReconfigurationId) -> None:
+        if node.alive and node.left_anchor is not None and node.left_anchor.id == about:
             node.cancel("the operator cancelled")
 
     def _other_anchor(self, me: Node, about: messages.ReconfigurationId) -> Node | None:
@@ -422,8 +431,10 @@ class World:
     @property
     def settled(self) -> bool:
         """True if all reconfigurations are over and the applications have all."""
-        if any(not anchor.is_over for _, anchor in self.anchors):
-            return False
+        for node, about in self.anchors:
+            anchor = node.left_anchor
+            if not node.alive or (anchor and anchor.id == about and not anchor.is_over):
+                return False
         if self.ended_by_reset:
             return True
         return all(
@@ -488,14 +499,20 @@ class World:
             lines.append(
                 f"  {e.name}: wrote {app.written}, una {e.una} nxt {e.nxt} top {e.top} "
                 f"edge {e.edge} rcv {e.rcv} read {app.checked}, fin {e.fin_seen}, "
-                f"again {e.retransmitted}, timeouts {e.timeouts}, paws {e.paws_drops}, reset {e.reset}"
+                f"again {e.retransmitted}, timeouts {e.timeouts}, paws {e.paws_drops}, "
+                f"reset {e.reset}"
             )
         return "\n".join(lines)
 
     @property
     def outcomes(self) -> list[LeftState]:
         """How the reconfigurations ended."""
-        return [anchor.state for _, anchor in self.anchors]
+        last: dict[messages.ReconfigurationId, LeftState] = {}
+        for node, about in self.anchors:
+            for _, report in node.reports:
+                if report.id == about and report.state in _LEFT_STATES:
+                    last[about] = LeftState(report.state)
+        return list(last.values())
 
 
 def _with_scale_in(entry: Entry) -> Entry:

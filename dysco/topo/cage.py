@@ -138,6 +138,8 @@ def _start(argv: list[str], outer_pid: str) -> int:
         environment = dict(os.environ)
         environment[ENVIRONMENT] = os.readlink("/proc/self/ns/pid")
         environment[OUTER_PID] = outer_pid
+        # A plain user's PATH may lack what only root used to run: nft, conntrack, nginx, ...
+        environment["PATH"] = f"{environment.get('PATH', os.defpath)}:/usr/sbin:/sbin"
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         os.execvpe(argv[0], argv, environment)
     except OSError as error:

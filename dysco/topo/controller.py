@@ -1,0 +1,169 @@
+"""Dysco on a topology: `dyscod` with a configuration made from the spec, and `dysco-ctl`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from dysco.topo.devices import Device, can_connect, tool_path
+from dysco.topo.process import Process, ProcessError
+from dysco.topo.spec import NETWORK_PORT, HostSpec, TopologySpec
+from dysco.topo.topology import Topology
+from dysco.topo.waiting import DeadlineError, wait_until
+
+_FIRST_API_PORT = 8700
+_READY_SECONDS = 60.0
+"""The first start on a machine compiles the P4 program for softnic."""
+
+
+def group_key() -> str:
+    """A new key of a trust group."""
+    return secrets.token_hex(32)
+
+
+class Controller:
+    """A `dyscod` for some or all of a topology's devices; hosts on others are its peers."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        devices: Mapping[str, Device],
+        key: str,
+        *,
+        number: int = 0,
+        settings: Mapping[str, int | float] | None = None,
+    ) -> None:
+        """Write its configuration; `number` tells apart several on one topology."""
+        self.name = f"dyscod{number or ''}"
+        self._topology = topology
+        self._devices = devices
+        self._api = f"127.0.0.1:{_FIRST_API_PORT + number}"
+        directory = topology.directory / self.name
+        directory.mkdir(parents=True, exist_ok=True)
+        for old in directory.glob("dyscod.sqlite*"):
+            old.unlink()
+        key_file = directory / "group.key"
+        key_file.touch(mode=0o600)
+        key_file.write_text(key + "\n")
+        self._config = directory / "dyscod.toml"
+        text = config_text(topology.spec, devices, self._api, settings or {})
+        self._config.write_text(text)
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        """The running daemon. Raises ProcessError if it was not started."""
+        if self._process is None:
+            raise ProcessError(f"{self.name} isn't started")
+        return self._process
+
+    def start(self) -> None:
+        """Start it and wait until all its devices are ready. Raises ProcessError."""
+        program = tool_path("dyscod")
+        if program is None:
+            raise ProcessError("dyscod isn't installed")
+        argv = [program, "--config", str(self._config)]
+        self._process = self._topology.devices.start(self.name, argv)
+        self._process.wait_ready(
+            lambda: can_connect(self._topology.devices, self._api),
+            f"its API answered at {self._api}",
+            _READY_SECONDS,
+        )
+        self._process.wait_ready(self._devices_ready, "its devices were ready", _READY_SECONDS)
+
+    def ctl(self, *arguments: str, seconds: float = 20.0) -> Any:
+        """Run `dysco-ctl -o json` with these arguments; what it printed. Raises ProcessError."""
+        program = tool_path("dysco-ctl")
+        if program is None:
+            raise ProcessError("dysco-ctl isn't installed")
+        argv = [program, "--api", f"http://{self._api}", "-o", "json", *arguments]
+        out = self._topology.devices.run(argv, seconds=seconds)
+        return json.loads(out) if out.strip() else None
+
+    def add_policy(self, match: str, chain: Sequence[str]) -> Any:
+        """Load a policy with `dysco-ctl`; what that answered."""
+        return self.ctl("policy", "add", "--match", match, "--chain", ",".join(chain))
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The sessions that it lists."""
+        listed = self.ctl("session", "list")
+        return list(listed["sessions"] if isinstance(listed, dict) else listed)
+
+    def wait_no_sessions(self, seconds: float) -> bool:
+        """True once no session is listed; False if some still are after `seconds`."""
+        try:
+            wait_until(lambda: not self.sessions(), "sessions to be gone", seconds, every=0.5)
+        except DeadlineError:
+            return False
+        return True
+
+    def _devices_ready(self) -> bool:
+        listed = self.ctl("device", "list")
+        devices = listed["devices"] if isinstance(listed, dict) else listed
+        return len(devices) == len(self._devices) and all(d["ready"] for d in devices)
+
+
+def config_text(
+    spec: TopologySpec,
+    devices: Mapping[str, Device],
+    api: str,
+    settings: Mapping[str, int | float],
+) -> str:
+    """The TOML file that tells a `dyscod` about these devices and, as peers, about the others."""
+    return "\n".join(_config_lines(spec, devices, api, settings)) + "\n"
+
+
+def _config_lines(
+    spec: TopologySpec,
+    devices: Mapping[str, Device],
+    api: str,
+    settings: Mapping[str, int | float],
+) -> Iterator[str]:
+    yield from ("[daemon]", f'listen = "{api}"', 'state = "dyscod.sqlite"', "")
+    yield from ("[group]", 'name = "demo"', 'key_file = "group.key"', "")
+    if settings:
+        yield "[settings]"
+        yield from (f"{key} = {value}" for key, value in settings.items())
+        yield ""
+    for device in devices.values():
+        yield from _device_lines(spec, device)
+    for host in spec.hosts:
+        if host.device is not None and host.device not in devices:
+            yield from ("[[peer]]", *_name_lines(host), f"addresses = {_addresses(host)}", "")
+
+
+def _device_lines(spec: TopologySpec, device: Device) -> Iterator[str]:
+    has_network = device.spec.router is not None
+    yield "[[device]]"
+    yield f'name = "{device.spec.name}"'
+    yield f'address = "{device.grpc_address}"'
+    yield f"device_id = {device.spec.id}"
+    yield f"network_ports = [{NETWORK_PORT if has_network else ''}]"
+    hosts = spec.hosts_on(device.spec.name)
+    for host in hosts:
+        yield from ("  [[device.host]]", *_indented(_name_lines(host)))
+        yield f"  port = {spec.port_of(host)}"
+        yield f'  mac = "{host.mac}"'
+        yield f"  addresses = {_addresses(host)}"
+    if has_network and hosts:
+        for prefix, via in zip(("0.0.0.0/0", "::/0"), hosts[0].gateways, strict=True):
+            yield from ("  [[device.route]]", f'  prefix = "{prefix}"')
+            yield from (f"  port = {NETWORK_PORT}", f'  via = "{via}"')
+    yield ""
+
+
+def _name_lines(host: HostSpec) -> list[str]:
+    lines = [f'name = "{host.name}"']
+    if host.kind is not None:
+        lines.append(f'kind = "{host.kind}"')
+    return lines
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
+
+
+def _addresses(host: HostSpec) -> str:
+    return json.dumps([str(host.ipv4), str(host.ipv6)])

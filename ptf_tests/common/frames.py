@@ -60,7 +60,7 @@ def ip_header(src: str, dst: str, dscp: int = 0, ip_options: bytes = b"", **fiel
         # As raw bytes, so that scapy neither reorders nor pads them.
         header.ihl = 5 + len(ip_options) // 4
         header = IP(bytes(header / b"")[:20] + ip_options)
-        del header.len, header.chksum
+        del header.len, header.chksum, header.proto
     return header
 
 

@@ -1,7 +1,7 @@
 """Compile the P4 program, and record which sources the result belongs to.
 
-    python p4src/build.py           compile with p4c-bm2-ss ($P4C, or from PATH)
-    python p4src/build.py --check   exit 1 if the committed result is not of these sources
+python p4src/build.py           compile with p4c-bm2-ss ($P4C, or from PATH)
+python p4src/build.py --check   exit 1 if the committed result is not of these sources
 """
 
 from __future__ import annotations

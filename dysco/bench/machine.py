@@ -28,9 +28,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """The machine as it is now."""
-    return Machine(
-        len(os.sched_getaffinity(0)), _model(), platform.release(), os.getloadavg()
-    )
+    return Machine(len(os.sched_getaffinity(0)), _model(), platform.release(), os.getloadavg())
 
 
 def this_commit() -> str:

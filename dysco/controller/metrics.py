@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from dysco.controller.nic import Nic
 from dysco.controller.p4device import State
 from dysco.controller.service import Service
+from dysco.controller.spent import Spent
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -32,6 +37,8 @@ class _Collector(Collector):
         nics = self._service.nics
         yield _per_device("dysco_device_ready", "1 if reconciled", nics, _is_ready)
         yield _per_device("dysco_session_entries", "Session entries held", nics, _entries)
+        yield _summary("dysco_agent_seconds", "Time in the agents", nics, _agent_spent)
+        yield _summary("dysco_write_seconds", "Time of P4Runtime Writes", nics, _write_spent)
         sessions = GaugeMetricFamily(
             "dysco_sessions", "Sessions at a host", labels=["device", "host", "state"]
         )
@@ -68,6 +75,24 @@ def _is_ready(nic: Nic) -> float:
 
 def _entries(nic: Nic) -> float:
     return float(nic.runner.entries)
+
+
+def _agent_spent(nic: Nic) -> Spent:
+    return nic.runner.spent
+
+
+def _write_spent(nic: Nic) -> Spent:
+    return nic.device.writer.spent
+
+
+def _summary(
+    name: str, text: str, nics: list[Nic], value: Callable[[Nic], Spent]
+) -> SummaryMetricFamily:
+    family = SummaryMetricFamily(name, text, labels=["device"])
+    for nic in nics:
+        spent = value(nic)
+        family.add_metric([nic.name], count_value=spent.count, sum_value=spent.seconds)
+    return family
 
 
 def _per_device(

@@ -40,6 +40,7 @@ from dysco.agent.model import Mapping, MappingKey, Side
 from dysco.controller.mappings import MappingCodec
 from dysco.controller.p4device import P4Device
 from dysco.controller.routes import Routes
+from dysco.controller.spent import Spent
 from dysco.controller.writer import Errors
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Runner:
     def __init__(self, device: P4Device, codec: MappingCodec, routes: Routes) -> None:
         self.agents: dict[int, Agent] = {}
         self.counters: Counter[str] = Counter()
+        self.spent = Spent()
+        """In the agents."""
         self._device, self._codec, self._routes = device, codec, routes
         self._known: set[MappingKey] = set()
         """Entries that are in the device, or on their way there."""
@@ -119,7 +122,8 @@ class Runner:
 
     def _handle(self, host: int, event: Event) -> Sequence[Action]:
         try:
-            return self.agents[host].handle(event, clock())
+            with self.spent.timed():
+                return self.agents[host].handle(event, clock())
         except Exception:
             # The bulkhead: whatever one packet does to one agent, all other sessions go on.
             self.counters["agent_error"] += 1

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 from finsy.proto import p4r, rpc_code
 
+from dysco.controller.spent import Spent
+
 Errors = dict[int, tuple[int, str]]
 """By index of the update: canonical gRPC code and text."""
 
@@ -42,6 +44,8 @@ class Writer:
 
     def __init__(self, write: Callable[[list[p4r.Update]], Awaitable[Errors]]) -> None:
         self.counters: Counter[str] = Counter()
+        self.spent = Spent()
+        """From a Write's start to the device's answer."""
         self._write = write
         self._waiting: deque[Job] = deque()
         self._busy: set[Hashable] = set()
@@ -122,7 +126,8 @@ class Writer:
             range(len(updates)), (int(rpc_code.CANCELLED), "the write was cancelled")
         )
         try:
-            errors = await self._write(updates)
+            with self.spent.timed():
+                errors = await self._write(updates)
         finally:
             task = asyncio.current_task()
             if task is not None:

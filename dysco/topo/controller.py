@@ -59,6 +59,11 @@ class Controller:
             raise ProcessError(f"{self.name} isn't started")
         return self._process
 
+    @property
+    def url(self) -> str:
+        """Of its API, in the topology's namespace `devices`."""
+        return f"http://{self._api}"
+
     def start(self) -> None:
         """Start it and wait until all its devices are ready. Raises ProcessError."""
         program = tool_path("dyscod")
@@ -78,7 +83,7 @@ class Controller:
         program = tool_path("dysco-ctl")
         if program is None:
             raise ProcessError("dysco-ctl isn't installed")
-        argv = [program, "--api", f"http://{self._api}", "-o", "json", *arguments]
+        argv = [program, "--api", self.url, "-o", "json", *arguments]
         out = self._topology.devices.run(argv, seconds=seconds)
         return json.loads(out) if out.strip() else None
 

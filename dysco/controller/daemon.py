@@ -126,12 +126,12 @@ async def _run(service: Service, config_path: Path) -> None:
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, service, config_path)
     devices = asyncio.create_task(service.run())
-    announcing = asyncio.create_task(_announce(service))
     # The API takes a third of a second to import: the devices connect meanwhile.
     server: Any = await asyncio.to_thread(importlib.import_module, "dysco.controller.server")
     sock = server.listen(service.config.daemon.endpoint)
     api = asyncio.create_task(server.serve(service, sock, stopping))
     log.info("API at %s", service.config.daemon.listen)
+    announcing = asyncio.create_task(_announce(service))
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait((devices, api, stop), return_when=asyncio.FIRST_COMPLETED)
     stopping.set()

@@ -42,14 +42,14 @@ class Reader:
         """Take the entities of one request now; the iterator encodes them later."""
         kind = request.WhichOneof("entity")
         handler = self._HANDLERS.get(kind or "")
-        if handler is None:
-            what = UNOFFERED.get(kind or "")
-            raise (
-                unimplemented(f"{what} are not supported")
-                if what
-                else invalid("the request has no entity")
-            )
-        return iter(handler(self, getattr(request, str(kind))))
+        if handler is not None:
+            return iter(handler(self, getattr(request, str(kind))))
+        what = UNOFFERED.get(kind or "")
+        if what is None:
+            raise invalid("the request has no entity")
+        if any(value for _, value in getattr(request, str(kind)).ListFields()):
+            raise unimplemented(f"{what} are not supported")
+        return iter(())  # a wildcard asks for all there are
 
     # -- tables ----------------------------------------------------------------------------
 

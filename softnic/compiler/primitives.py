@@ -219,8 +219,21 @@ class Primitives:
     # ---- the packet's fate
 
     def _drop(self, p: ir.Primitive, x: Expressions) -> Statement:
-        del p, x
-        return ["c->std.egress_spec = c->drop_port; c->std.mcast_grp = 0;"]
+        if not p.params:
+            return ["c->std.egress_spec = c->drop_port; c->std.mcast_grp = 0;"]
+        # The argument may be a control's own copy of standard metadata, written back at its end.
+        match p.params[0]:
+            case ir.Named("header", name):
+                kind = self.layout.header_type(name)
+            case other:
+                raise UnsupportedConstructError(f"dropping with {describe(other)}")
+        fate = {"egress_spec": Val("c->drop_port", 0, mask_of(9)), "mcast_grp": const(0)}
+        declared = {field.name for field in kind.fields}
+        return [
+            store(self.layout.slot(name, field), value)
+            for field, value in fate.items()
+            if field in declared
+        ]
 
     def _assert(self, p: ir.Primitive, x: Expressions) -> Statement:
         return [f"if (!{x.boolean(p.params[0])}) sn_note(c, SN_EV_ASSERT);"]

@@ -1,0 +1,112 @@
+"""What the demo shows: its steps while they run, the session's way, and what held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dysco.topo.path import Seen, Where
+from dysco.topo.proof import Claim
+
+
+class Steps:
+    """Steps, each shown with a spinner while it runs and with a mark when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first step."""
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Show that this runs for the length of the `with`."""
+        columns = (
+            SpinnerColumn(style="cyan", finished_text="[green]✓[/]"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task(f"{what:<62}", total=1)
+            yield
+            progress.update(task, completed=1)
+
+
+_HOW = {
+    Where.SENT: "sends",
+    Where.LEFT: "  in the network",
+    Where.GOT: "gets",
+}
+
+
+def way_table(way: Sequence[Seen]) -> Table:
+    """A session's SYN at every place, and how many packets passed there, both ways."""
+    table = Table(
+        title="The chain as each hop saw it: the SYN on every link, as captured",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+    )
+    for column in ("host", "", "five-tuple", "with"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("packets ▸", justify="right")
+    table.add_column("◂", justify="right")
+    for seen in way:
+        if seen.where in _HOW:  # what came is what left the host before
+            _add_row(table, seen)
+    return table
+
+
+def _add_row(table: Table, seen: Seen) -> None:
+    carried = []
+    if seen.syn is not None and seen.syn.has_dysco_header:
+        carried.append("header")
+    if seen.syn is not None and seen.syn.has_tag:
+        carried.append("tag")
+    table.add_row(
+        "" if seen.in_network else seen.host,
+        _HOW[seen.where],
+        str(seen.tuple or "nothing"),
+        ", ".join(carried),
+        str(seen.to_server),
+        str(seen.to_client),
+        style="cyan" if seen.in_network else "",
+    )
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """What held and what didn't, with what shows it."""
+    table = Table(
+        title="What held",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column(no_wrap=True)
+    table.add_column()
+    table.add_column(style="dim")
+    for claim in claims:
+        table.add_row("[green]✓[/]" if claim.held else "[red]✗[/]", claim.what, claim.shown_by)
+    return table
+
+
+def problems_text(claims: Sequence[Claim]) -> str:
+    """What speaks against the claims that didn't hold, as lines."""
+    lines = []
+    for claim in claims:
+        if not claim.held:
+            lines.append(claim.what)
+            lines += [f"    {problem}" for problem in claim.problems]
+    return "\n".join(lines)

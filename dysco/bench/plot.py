@@ -2,6 +2,50 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dysco.bench.result import Point
 
 mpl.use("Agg")
+
+_BASELINE, _MEASURED = "#9aa5b1", "#1b6ca8"
+_BAR = 0.38
+
+
+def draw(points: Sequence[Point], file: Path) -> None:
+    """Draw the points of one benchmark into a PNG file."""
+    units = list(dict.fromkeys(point.unit for point in points))
+    rows = max(sum(point.unit == unit for point in points) for unit in units)
+    figure = Figure(figsize=(6.4 * len(units), 1.4 + 0.7 * rows), layout="constrained")
+    panels = figure.subplots(1, len(units), squeeze=False)[0]
+    for panel, unit in zip(panels, units, strict=True):
+        _panel(panel, [point for point in points if point.unit == unit], unit)
+    figure.suptitle(points[0].name)
+    figure.savefig(file, dpi=110)
+
+
+def _panel(panel: Axes, points: Sequence[Point], unit: str) -> None:
+    for row, point in enumerate(points):
+        sides = ((point.baseline, _BASELINE, -1), (point.measured, _MEASURED, 1))
+        for values, colour, side in sides:
+            if values:
+                at = row + side * _BAR / 2
+                panel.barh(at, statistics.median(values), _BAR, color=colour)
+                panel.plot(values, [at] * len(values), ".", color="black", markersize=4)
+        if point.ratio is not None:
+            tail = f"  x {point.ratio.median:.3g}"
+            panel.annotate(tail, (max(point.measured), row + _BAR / 2), va="center", fontsize=8)
+    panel.set_yticks(range(len(points)), [point.point for point in points], fontsize=8)
+    panel.invert_yaxis()
+    panel.set_xlabel(unit)
+    panel.margins(x=0.15)
+    if any(point.baseline for point in points):
+        for colour, label in ((_BASELINE, "baseline"), (_MEASURED, "measured")):
+            panel.barh([0], [0], color=colour, label=label)
+        panel.legend(fontsize=8)

@@ -23,6 +23,14 @@ class Reason(IntEnum):
     SENT = 3
     RECEIVED = 4
     NEIGHBOUR = 5
+    NEW_PATH = 6
+    """A segment of the handshake of a leg's other path, as the network has it."""
+    SPLIT = 7
+    """A host's segment that lies across the cutoff."""
+    LEG = 8
+    """A report of a leg's registers."""
+    CONTROL = 9
+    """A control message for a host's agent."""
 
 
 class Submit(IntEnum):
@@ -34,6 +42,14 @@ class Submit(IntEnum):
     """Routed by its destination address; the pipeline fills in the destination MAC."""
     BRIDGE = 2
     """Bridged as if it had come in at `port`, outside of any session."""
+    HOST = 3
+    """As if the host at `port` had sent it."""
+    LATCH = 4
+    """An announcement: the leg of its token switches to the new path, and tells the other anchor."""
+    REVOKE = 5
+    """An announcement: the leg of its token never latches; answered by `Reason.LEG`."""
+    QUERY = 6
+    """Answered by `Reason.LEG`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def settled(entry: Entry, registers: Registers) -> Entry:
         scale_in=new.scale_in,
         floor=registers.cutoff_out,
     )
-    return replace(entry, old=way, new=None)
+    return replace(entry, old=way, new=None, path=entry.path.other)
 
 
 def revoke(entry: Entry, registers: Registers) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 
 MAX_WINDOW = 0xFFFF
 MAX_JUMP = 1 << 30
@@ -23,6 +23,18 @@ class Way(Enum):
 
     OLD = "old"
     NEW = "new"
+
+
+class Path(IntEnum):
+    """A leg's two places for a subsession in the data plane; reconfigurations take turns."""
+
+    FIRST = 0
+    SECOND = 1
+
+    @property
+    def other(self) -> Path:
+        """The one that is free, or is to take over."""
+        return Path(1 - self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,8 @@ class Entry:
 
     old: OldWay = field(default_factory=OldWay)
     new: NewWay | None = None
+    path: Path = Path.FIRST
+    """Which of the leg's two subsessions the old way is; the new way is the other one."""
     scale_own: int = 0
     """Window scale of what our host sends."""
     scale_heard: int = 0

@@ -45,7 +45,7 @@ class Submit(IntEnum):
     HOST = 3
     """As if the host at `port` had sent it."""
     LATCH = 4
-    """An announcement: the leg of its token switches to the new path, and tells the other anchor."""
+    """An announcement: the leg of its token takes the new path, and tells the other anchor."""
     REVOKE = 5
     """An announcement: the leg of its token never latches; answered by `Reason.LEG`."""
     QUERY = 6

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+LATE = 0.6
+"""Seconds."""
+
 
 class Clock:
     """Events in the order of their time; of equal times, in the order they were asked for."""
@@ -65,6 +68,8 @@ class Weather:
     loss: float = 0.0
     repeat: float = 0.0
     reorder: float = 0.0
+    late: float = 0.0
+    """How many come up to `LATE` seconds late."""
 
 
 class Link:
@@ -90,7 +95,9 @@ class Link:
         if not self.up or (weather.loss and chance() < weather.loss):
             return
         at = self.clock.now + weather.delay + weather.jitter * chance()
-        if weather.reorder and chance() < weather.reorder:
+        if weather.late and chance() < weather.late:
+            at += LATE * chance()
+        elif weather.reorder and chance() < weather.reorder:
             at += weather.delay * 3 * chance()
         else:
             # Without reordering, what was sent later comes later.

@@ -418,11 +418,12 @@ class Node:
             if not self.alive:
                 # The journal has it; device and network will not, unless it is said again.
                 return
-            self._do_one(role, leg, action)
             if self.crash_in > 0:
                 self.crash_in -= 1
                 if self.crash_in == 0:
                     self.crash()
+                    return
+            self._do_one(role, leg, action)
         if role == LEFT and self.left_anchor is not None and self.left_anchor.is_over:
             self._do(RIGHT, self.lock.free(self.left_anchor.id), self.left_anchor.id)
 

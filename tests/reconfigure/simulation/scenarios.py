@@ -22,6 +22,7 @@ KINDS = (
     "dead",
     "reset",
     "crash",
+    "storm",
 )
 
 
@@ -38,9 +39,9 @@ def scenario(seed: int, kind: str | None = None, *, calm: bool | None = None) ->
     return Scenario(
         boxes=boxes,
         steps=steps,
-        sizes=(source.randrange(0, 9000), source.randrange(3000, 9000)),
+        sizes=(source.randrange(0, 5000), source.randrange(1500, 5000)),
         data=Weather() if calm else _weather(source, 0.04),
-        control=Weather() if calm else _weather(source, 0.2),
+        control=_control(source, kind, calm=calm),
         punt_loss=0.0 if calm else source.choice((0.0, 0.1)),
         options=options,
         near_wrap=source.random() < 0.5,
@@ -57,6 +58,14 @@ def _crashes(source: random.Random, hosts: int) -> tuple[tuple[int, int, float],
         (source.randrange(hosts), source.randrange(1, 25), source.choice((0.01, 0.1, 1.0)))
         for _ in range(source.randint(1, 2))
     )
+
+
+def _control(source: random.Random, kind: str, *, calm: bool) -> Weather:
+    """For what the agents tell each other; in a storm hardly anything arrives, or much too late."""
+    if kind == "storm":
+        loss, late = source.random() * 0.45, source.random() * 0.3
+        return Weather(delay=0.001, loss=loss, repeat=0.3, late=late)
+    return Weather() if calm else _weather(source, 0.2)
 
 
 def _weather(source: random.Random, worst: float) -> Weather:
@@ -123,6 +132,8 @@ def _shape(source: random.Random, kind: str) -> tuple[tuple[str, ...], tuple[Ste
                 steps.append(Step(at + turn * 0.03, left, right, new))
                 length += len(new) - (right - left - 1)
             return boxes, tuple(steps)
+        case "storm":
+            return _shape(source, source.choice(("row", "contend", "insert", "proxy")))
         case "contend":
             boxes = _some(source, calm_boxes, 2, 3)
             steps = []

@@ -88,7 +88,7 @@ def through_chain(demo: Demo, version: int) -> None:
     """One download through the chain."""
     before = demo.counters()
     with Capture(taps(demo.topology, CHAIN)) as capture:
-        demo.fetch(f"IPv{version}", "client", version, 80)
+        demo.fetch(f"chain, IPv{version}", "client", version, 80)
     demo.keep(f"chain-ipv{version}", capture.frames)
     chains = demo.controller.ctl("chain", "show", "--limit", "1")
     hosts = demo.topology.hosts
@@ -124,13 +124,13 @@ def directly(demo: Demo) -> None:
     before = demo.counters()
     spec = demo.topology.spec
     for what, source, port in (
-        (f"direct: port {DIRECT_PORT}, untouched", "client", DIRECT_PORT),
-        ("direct: the host without an agent, untouched", "bystander", 80),
+        (f"port {DIRECT_PORT}, without a policy: direct, untouched", "client", DIRECT_PORT),
+        ("the host without an agent: direct, untouched", "bystander", 80),
     ):
         hosts = [name for name in (source, "server") if spec.host(name).device is not None]
         with Capture(taps(demo.topology, hosts)) as capture:
             for version in (4, 6):
-                name = f"direct: {source}, port {port}, IPv{version}"
+                name = f"{source}, port {port}, IPv{version}"
                 demo.fetch(name, source, version, port)
             # The last segment may still be on its way from one side of a device to the other.
             with contextlib.suppress(DeadlineError):
@@ -158,7 +158,7 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
     steps = Steps(console)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dysco-demo-")))
-        with steps.step("hosts, middleboxes, a router, in namespaces"):
+        with steps.step("hosts, middleboxes and a router in namespaces"):
             topology = stack.enter_context(
                 Topology(demo_spec(), directory, offloads=target.offloads)
             )
@@ -171,7 +171,7 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
         with steps.step("dyscod: the P4 program, tables, agents"):
             controller = Controller(topology, devices, group_key())
             controller.start()
-        with steps.step(f"dysco-ctl policy add '{MATCH}' {','.join(BOXES)}"):
+        with steps.step(f"dysco-ctl policy add: '{MATCH}' > {', '.join(BOXES)}"):
             controller.add_policy(MATCH, BOXES)
         demo = Demo(topology, controller, sha256, directory, captures)
         for version in (4, 6):
@@ -179,9 +179,9 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
                 through_chain(demo, version)
         with steps.step(f"wrk through the chain, {_LOAD_CONNECTIONS} connections, {seconds} s"):
             under_load(demo, seconds)
-        with steps.step(f"curl without a policy: port {DIRECT_PORT}; a host without an agent"):
+        with steps.step(f"curl without a policy (port {DIRECT_PORT}), and without an agent"):
             directly(demo)
-        with steps.step("sessions end: waiting until they have left the devices"):
+        with steps.step("until ended sessions have left the devices"):
             to_the_end(demo)
     return demo
 
@@ -190,8 +190,9 @@ def _report(demo: Demo, console: Console) -> bool:
     console.print()
     console.print(way_table(demo.way))
     console.print()
-    console.print(claims_table(demo.claims))
-    failed = [claim for claim in demo.claims if not claim.held]
+    claims = proof.merged(demo.claims)
+    console.print(claims_table(claims))
+    failed = [claim for claim in claims if not claim.held]
     if failed:
         console.print("\n[bold red]What did not hold[/]")
         console.print(problems_text(failed), markup=False, highlight=False)

@@ -7,11 +7,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from dysco.topo.path import Seen, Where
 from dysco.topo.proof import Claim
+
+_STEP_WIDTH = 66
+
+
+class _Seconds(ProgressColumn):
+    """How long a step has taken."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.finished_time if task.finished else task.elapsed
+        return Text(f"{seconds or 0.0:5.1f} s", style="dim")
 
 
 class Steps:
@@ -32,17 +44,17 @@ class Steps:
         columns = (
             SpinnerColumn(style="cyan", finished_text="[green]✓[/]"),
             TextColumn("{task.description}"),
-            TimeElapsedColumn(),
+            _Seconds(),
         )
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(f"{what:<62}", total=1)
+            task = progress.add_task(escape(f"{what:<{_STEP_WIDTH}}"), total=1)
             yield
             progress.update(task, completed=1)
 
 
 _HOW = {
     Where.SENT: "sends",
-    Where.LEFT: "  in the network",
+    Where.LEFT: "network",
     Where.GOT: "gets",
 }
 
@@ -59,22 +71,24 @@ def way_table(way: Sequence[Seen]) -> Table:
     )
     for column in ("host", "", "five-tuple", "with"):
         table.add_column(column, no_wrap=True)
-    table.add_column("packets ▸", justify="right")
-    table.add_column("◂", justify="right")
+    for column in ("packets", "back"):
+        table.add_column(column, justify="right")
+    named = ""
     for seen in way:
         if seen.where in _HOW:  # what came is what left the host before
-            _add_row(table, seen)
+            _add_row(table, seen, "" if seen.host == named else seen.host)
+            named = seen.host
     return table
 
 
-def _add_row(table: Table, seen: Seen) -> None:
+def _add_row(table: Table, seen: Seen, host: str) -> None:
     carried = []
     if seen.syn is not None and seen.syn.has_dysco_header:
         carried.append("header")
     if seen.syn is not None and seen.syn.has_tag:
         carried.append("tag")
     table.add_row(
-        "" if seen.in_network else seen.host,
+        host,
         _HOW[seen.where],
         str(seen.tuple or "nothing"),
         ", ".join(carried),

@@ -73,9 +73,13 @@ class Process:
         self._child.kill()
         self._child.wait()
 
+    def terminate(self) -> None:
+        """Ask it and its process group to end (SIGTERM), without waiting for it."""
+        self._signal_group(signal.SIGTERM)
+
     def stop(self, seconds: float = 5.0) -> None:
         """End it and its process group: SIGTERM, and SIGKILL after `seconds`."""
-        self._signal_group(signal.SIGTERM)
+        self.terminate()
         try:
             self._child.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -43,6 +43,15 @@ def _claim(what: str, shown_by: str, problems: Iterable[str]) -> Claim:
     return Claim(what, shown_by, tuple(found))
 
 
+def merged(claims: Iterable[Claim]) -> list[Claim]:
+    """Each claim once, with the problems of all times that it was made."""
+    problems: dict[tuple[str, str], tuple[str, ...]] = {}
+    for claim in claims:
+        key = claim.what, claim.shown_by
+        problems[key] = problems.get(key, ()) + claim.problems
+    return [Claim(*key, found) for key, found in problems.items()]
+
+
 def bytes_arrived(name: str, got: Download, sha256: str, size: int) -> Claim:
     """A download is the file that was published."""
     problems = []
@@ -52,7 +61,7 @@ def bytes_arrived(name: str, got: Download, sha256: str, size: int) -> Claim:
         problems.append(f"{name}: {got.size} bytes instead of {size}")
     elif got.sha256 != sha256:
         problems.append(f"{name}: other bytes than the server's: SHA-256 {got.sha256}")
-    return _claim(f"{name}: the bytes arrived", f"{size:,} bytes, SHA-256", problems)
+    return _claim("every download is the server's file", "SHA-256", problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +81,6 @@ class Recording:
     """What `dysco-ctl chain show` said of it."""
 
     @property
-    def name(self) -> str:
-        """For claims."""
-        return f"IPv{self.version}"
-
-    @property
     def way(self) -> list[Seen]:
         """Its SYN from place to place."""
         return follow(self.frames, self.chain)
@@ -89,31 +93,28 @@ class Recording:
 def chain_claims(recording: Recording) -> list[Claim]:
     """What must hold of a session through its chain."""
     way = recording.way
+    order = f"through {', '.join(recording.chain[1:-1])}, in order, and back"
     missing = [f"{s.host}: no SYN was captured ({s.where.value})" for s in way if s.syn is None]
-    name = recording.name
-    if missing:
-        return [_claim(f"{name}: the SYN crossed every hop", "captures", missing)]
+    claims = {
+        (order, "captures in the network"): (
+            *missing,
+            *_wrong_order(recording, way),
+            *_wrong_headers(recording, way),
+        ),
+        ("each host saw the session as it was sent", "captures at the hosts"): (
+            *_wrong_at_hosts(recording, way),
+            *_strange(recording, way),
+        ),
+        ("middleboxes saw it both ways, dropped nothing", "nft counters, strict conntrack"): (
+            *_wrong_counters(recording),
+            *_wrong_connections(recording, way),
+        ),
+        ("the controller tells the same", "dysco-ctl chain show"): _wrong_shown(recording, way),
+    }
+    name = f"IPv{recording.version}"
     return [
-        _claim(
-            f"{name}: through {', '.join(recording.chain[1:-1])}, in order, and back",
-            "captures in the network: five-tuples of subsessions only, header in the SYN only",
-            [*_wrong_order(recording, way), *_wrong_headers(recording, way)],
-        ),
-        _claim(
-            f"{name}: each host saw the session as it was sent",
-            "captures at the hosts: no header, no tag at the ends",
-            [*_wrong_at_hosts(recording, way), *_strange(recording, way)],
-        ),
-        _claim(
-            f"{name}: the middleboxes let it pass, both ways",
-            "their nft counters and conntrack tables (strict)",
-            [*_wrong_counters(recording), *_wrong_connections(recording, way)],
-        ),
-        _claim(
-            f"{name}: the controller tells the same",
-            "dysco-ctl chain show, beside the captures",
-            _wrong_shown(recording, way),
-        ),
+        _claim(*claim, (f"{name}: {problem}" for problem in problems))
+        for claim, problems in claims.items()
     ]
 
 
@@ -239,7 +240,7 @@ def untouched(what: str, frames: Sequence[Frame], source: HostSpec, server: Host
     for host in hosts:
         if not same_on_both_sides(frames, host.name):
             problems.append(f"{host.name}'s device changed packets that it has no business with")
-    return _claim(what, "captures on both sides of the devices, byte by byte", problems)
+    return _claim(what, "captures, byte by byte", problems)
 
 
 def same_on_both_sides(frames: Sequence[Frame], host: str) -> bool:
@@ -265,7 +266,7 @@ def not_counted(before: Mapping[str, Counters], after: Mapping[str, Counters]) -
         for box in after
         if after[box] != before[box]
     ]
-    return _claim("direct: no middlebox saw any of it", "their counters", problems)
+    return _claim("no middlebox saw any of that", "nft counters", problems)
 
 
 def load_passed(load: Load, counted: Mapping[str, Counters], tracked: int) -> Claim:
@@ -281,7 +282,7 @@ def load_passed(load: Load, counted: Mapping[str, Counters], tracked: int) -> Cl
     if tracked == 0:
         problems.append("dysco-ctl listed no session meanwhile")
     what = f"wrk: {load.requests:,} requests, {load.requests_per_second:,.0f}/s, no error"
-    return _claim(what, f"wrk, the boxes' counters; {tracked} sessions listed", problems)
+    return _claim(what, "wrk, nft counters", problems)
 
 
 def grown(before: Mapping[str, Counters], after: Mapping[str, Counters]) -> dict[str, Counters]:
@@ -300,4 +301,4 @@ def ended(is_empty: bool, entries: Mapping[str, int]) -> Claim:
     """Sessions that ended leave nothing in the devices."""
     problems = [] if is_empty else ["dysco-ctl still lists sessions"]
     problems += [f"{device} still holds {n} session entries" for device, n in entries.items() if n]
-    return _claim("after the end: no session, no entry is left", "dysco-ctl", problems)
+    return _claim("ended sessions leave nothing in the devices", "dysco-ctl", problems)

@@ -13,7 +13,9 @@ from dysco.topo.devices import can_connect
 from dysco.topo.namespace import Namespace
 from dysco.topo.process import Process, ProcessError
 
+# As root, its own default is to give its folders to a user that a plain user's cage doesn't have.
 _NGINX = """
+user root root;
 daemon off;
 master_process off;
 pid {directory}/nginx.pid;

@@ -224,9 +224,10 @@ class DeviceConfig(_Section):
         for route in self.routes:
             if route.port not in self.network_ports:
                 raise ValueError(f"route {route.prefix}: port {route.port} is no network port")
-        uplinks = {i.uplink for h in self.hosts for i in h.interfaces if i.uplink is not None}
-        if strange := uplinks - set(self.network_ports):
-            raise ValueError(f"uplink {min(strange)} is no network port")
+        for host in self.hosts:
+            for uplink in (i.uplink for i in host.interfaces if i.uplink is not None):
+                if uplink not in self.network_ports:
+                    raise ValueError(f"host {host.name}: uplink {uplink} is no network port")
         return self
 
     @property

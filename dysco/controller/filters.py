@@ -33,7 +33,8 @@ class FilterError(ValueError):
         self.text, self.position, self.why = text, min(position, len(text)), why
 
     def __str__(self) -> str:
-        return f"{self.why}\n  {self.text}\n  {' ' * self.position}^"
+        shown = "".join(c if c.isprintable() else "?" for c in self.text)
+        return f"{self.why}\n  {shown}\n  {' ' * self.position}^"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,8 @@ def parse(text: str) -> Node:
     try:
         tree = (_space >> _filter).parse(text)
     except parsy.ParseError as error:
+        if (at := text.find("[")) >= 0:
+            raise FilterError(text, at, _NO_BYTES) from None
         expected = " or ".join(sorted(error.expected)).replace("EOF", "the end")
         raise FilterError(text, error.index, f"expected {expected}") from None
     return _Reader(text).read(tree)
@@ -164,6 +167,7 @@ _NO_FIELD = {
     "broadcast or multicast: TCP has neither": ("broadcast", "multicast"),
     "gateways": ("gateway",),
 }
+_NO_BYTES = "bytes of the packet can't be matched: the policy table has fields only"
 _WHY_NOT = {word: what for what, words in _NO_FIELD.items() for word in words}
 
 DSCP_NAMES = {
@@ -214,7 +218,8 @@ class _Reader:
         if not values:
             if qualifiers.family and not (qualifiers.side or qualifiers.kind):
                 return Family(_FAMILIES[qualifiers.family])
-            self._refuse(words[-1], f"{words[-1].text!r} needs a value after it")
+            either = " ('src or dst' is what no word means)" if words[-1].text in _SIDES else ""
+            self._refuse(words[-1], f"{words[-1].text!r} needs a value after it{either}")
         value, *extra = values
         if qualifiers == _Qualifiers():
             if self._last is None:
@@ -249,7 +254,9 @@ class _Reader:
 
     def _why_unknown(self, word: _Word) -> str:
         if "[" in word.text:
-            return "bytes of the packet can't be matched: the policy table has fields only"
+            return _NO_BYTES
+        if _is_network(word.text):
+            return f"write 'host {word.text}', or 'net' for a network"
         return f"unknown word {word.text!r}; known are tcp, ip, ip6, src, dst, " + ", ".join(
             self._kinds
         )
@@ -267,16 +274,22 @@ class _Reader:
             if qualifiers.kind:
                 self._refuse(word, f"{word.text} is a network: write 'net' instead of 'host'")
             return self._net(qualifiers, word)
+        self._check_zone(word)
         try:
             return Net(qualifiers.side, ip_network(word.text))
         except ValueError:
             self._refuse(word, f"{word.text!r} is no address; names are not looked up")
 
     def _net(self, qualifiers: _Qualifiers, word: _Word) -> Node:
+        self._check_zone(word)
         try:
             return Net(qualifiers.side, ip_network(word.text))
         except ValueError as error:
             self._refuse(word, _why_no_network(word.text, error))
+
+    def _check_zone(self, word: _Word) -> None:
+        if "%" in word.text:
+            self._refuse(word, f"{word.text}: a packet has no zone; leave out what follows the '%'")
 
     def _port(self, qualifiers: _Qualifiers, word: _Word) -> Node:
         port = self._port_number(word, word.text)
@@ -315,6 +328,14 @@ class _Reader:
         if word.text.lower().lstrip("\\") not in ("tcp", "6"):
             self._refuse(word, f"{word.text}: policies are about TCP sessions only")
         return Family(0)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _why_no_network(text: str, error: ValueError) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from finsy import P4Schema
 from finsy.proto import p4i, p4r
+from google.protobuf import text_format
 
 P4INFO_NAME = "dysco.p4info.txtpb"
 JSON_NAME = "dysco.json"
@@ -184,7 +185,7 @@ def load(folder: Path | None = None) -> Pipeline:
         return Pipeline(P4Schema(p4info, blob))
     except PipelineError as error:
         raise PipelineError(f"{p4info}: {error}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, text_format.ParseError) as error:
         raise PipelineError(f"{p4info}: can't be read: {error}") from error
 
 

@@ -31,6 +31,7 @@ PTF = ROOT / ".venv-ptf" / "bin" / "ptf"
 PORTS = range(1, 6)
 CPU_PORT = 255
 GRPC_PORT = 9559
+MTU = 9000
 RUN_SECONDS = 300
 TEST_SECONDS = 30
 
@@ -84,7 +85,7 @@ def lay_links() -> None:
             ends = (f"port{port}", f"test{port}")
             ip.link("add", kind="veth", ifname=ends[0], peer={"ifname": ends[1]})
             for end in ends:
-                ip.link("set", index=ip.link_lookup(ifname=end)[0], state="up")
+                ip.link("set", index=ip.link_lookup(ifname=end)[0], mtu=MTU, state="up")
 
 
 def serving() -> bool:
@@ -98,7 +99,7 @@ def run_tests(target: Target, tests: list[str], log: Path) -> int:
     """PTF's exit status."""
     command = [str(PTF), "--test-dir", str(HERE / "tests"), "--pypath", str(HERE)]
     command += ["--log-dir", str(log / "tests"), "--debug", "info", "--qlen", "2000"]
-    command += ["--test-case-timeout", str(TEST_SECONDS)]
+    command += ["--test-case-timeout", str(TEST_SECONDS), "--socket-recv-size", str(2 * MTU)]
     for port in PORTS:
         command += ["--interface", f"{port}@test{port}"]
     params = {"target": target.name, "grpc_port": GRPC_PORT}

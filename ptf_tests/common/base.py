@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ptf
@@ -35,8 +35,11 @@ from scapy.utils import hexdump
 
 ARRIVES_WITHIN = 2.0
 """Seconds for what must come."""
-QUIET = 0.04
-"""Seconds of silence that show that nothing more comes."""
+QUIET = 0.01
+"""Seconds of silence after which the next frame is sent. What comes later than that is found by
+the check after it, or by the last one."""
+QUIET_AT_LAST = 0.1
+"""Seconds of silence at a test's end."""
 
 Frames = Mapping[int, bytes | list[bytes]]
 
@@ -53,6 +56,10 @@ class DyscoTest(BaseTest):
         self.device = device.connect()
         self.addCleanup(self.device.close)
         self.device.insert(*self.network())
+
+    def tearDown(self) -> None:
+        self._compare("after the test", [], [], quiet=QUIET_AT_LAST)
+        super().tearDown()
 
     def network(self) -> Iterator[Any]:
         """The entities that make the network of network.py."""
@@ -123,14 +130,7 @@ class DyscoTest(BaseTest):
             for port, frames in (out or {}).items()
             for frame in (frames if isinstance(frames, list) else [frames])
         ]
-        punted = list(packet_ins)
-        got_frames = list(self._frames(len(frames)))
-        got_punted = list(self._packet_ins(len(punted)))
-        # One time of silence serves both.
-        got_frames += self._frames(awaited=None)
-        got_punted += self._packet_ins(awaited=None)
-        self._compare(name, "frame", frames, got_frames, lambda item: item[1])
-        self._compare(name, "packet-in", punted, got_punted, lambda item: item.frame)
+        self._compare(name, frames, list(packet_ins), QUIET)
 
     @contextlib.contextmanager
     def dropped(self, reason: Drop, frames: int = 1) -> Iterator[None]:
@@ -160,36 +160,53 @@ class DyscoTest(BaseTest):
     def _drops(self) -> dict[Drop, int]:
         return {drop: self.device.count("drops", drop).packets for drop in Drop}
 
-    def _frames(self, awaited: int | None) -> Iterator[tuple[int, bytes]]:
+    def _frames(self, awaited: int | None, quiet: float = QUIET) -> Iterator[tuple[int, bytes]]:
         """That many frames, or fewer if they don't come; None: whatever comes until silence."""
-        for left in _patience(awaited, QUIET):
+        for left in _patience(awaited, quiet):
             result = self.dataplane.poll(device_number=0, timeout=left)
             if not isinstance(result, self.dataplane.PollSuccess):
                 return
             yield result.port, bytes(result.packet)
 
-    def _packet_ins(self, awaited: int | None) -> Iterator[PacketIn]:
-        """As `_frames`; frames were waited for already, so that a moment of silence will do."""
-        for left in _patience(awaited, QUIET / 10):
+    def _packet_ins(self, awaited: int | None, quiet: float = QUIET) -> Iterator[PacketIn]:
+        """As `_frames`."""
+        for left in _patience(awaited, quiet):
             result = self.device.packet_in(left)
             if result is None:
                 return
             yield result
 
     def _compare(
-        self, name: object, what: str, expected: list[Any], got: list[Any], bytes_of: Any
+        self,
+        name: object,
+        frames: list[tuple[int, bytes]],
+        packet_ins: list[PacketIn],
+        quiet: float,
     ) -> None:
-        missing, extra = Counter(expected) - Counter(got), Counter(got) - Counter(expected)
-        if not missing and not extra:
-            return
-        lines = [f"{name}: wrong {what}s" if name else f"wrong {what}s"]
-        for heading, items in (("missing", missing), ("not expected", extra)):
-            for item in items.elements():
-                frame = bytes_of(item)
-                where = [str(field) for field in item if field is not frame]
-                lines.append(f"{heading}: {' '.join(where)}: {Ether(frame).summary()}")
-                lines.append(hexdump(frame, dump=True))
-        self.fail("\n".join(lines))
+        got_frames = list(self._frames(len(frames)))
+        got_packet_ins = list(self._packet_ins(len(packet_ins)))
+        # One time of silence serves both.
+        got_frames += self._frames(None, quiet)
+        got_packet_ins += self._packet_ins(None, quiet / 10)
+        wrong = [
+            *_differences("frame", frames, got_frames, lambda item: item[1]),
+            *_differences("packet-in", packet_ins, got_packet_ins, lambda item: item.frame),
+        ]
+        if wrong:
+            self.fail("\n".join([f"{name or 'wrong'}:", *wrong]))
+
+
+def _differences(
+    what: str, expected: list[Any], got: list[Any], bytes_of: Callable[[Any], bytes]
+) -> Iterator[str]:
+    """Lines about what is missing and what came in vain."""
+    missing, extra = Counter(expected) - Counter(got), Counter(got) - Counter(expected)
+    for heading, items in ((f"{what} missing", missing), (f"{what} not expected", extra)):
+        for item in items.elements():
+            frame = bytes_of(item)
+            where = [str(field) for field in item if field is not frame]
+            yield f"{heading}: {' '.join(where)}: {Ether(frame).summary()}"
+            yield hexdump(frame, dump=True)
 
 
 def _patience(awaited: int | None, quiet: float) -> Iterator[float]:

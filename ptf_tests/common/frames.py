@@ -26,6 +26,9 @@ MAGIC = b"DySC"
 IP_OPTIONS = bytes.fromhex("94040000") + bytes.fromhex("0101010101010100")
 """Router alert, then no-operations up to 12 bytes."""
 
+SYN_OPTIONS = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 7)]
+"""What Linux offers in a SYN."""
+
 ICMP_ERRORS: dict[str, dict[str, Packet]] = {
     "v4": {
         "unreachable": ICMP(type=3, code=1),
@@ -119,6 +122,16 @@ def icmp_error(
 def tcp_start(packet: bytes) -> int:
     """Where TCP starts in an IP packet."""
     return 40 if packet[0] >> 4 == 6 else (packet[0] & 15) * 4
+
+
+def tcp_offset(tuple_: FiveTuple) -> int:
+    """Where TCP starts in a packet of that family without options."""
+    return 40 if tuple_.family == "v6" else 20
+
+
+def set_high_nibble(data: bytes, offset: int, value: int) -> bytes:
+    """The same with another value in the high half of the byte at `offset`."""
+    return data[:offset] + bytes((value << 4 | data[offset] & 15,)) + data[offset + 1 :]
 
 
 def add_to_word(data: bytes, offset: int, amount: int) -> bytes:

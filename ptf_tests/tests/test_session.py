@@ -6,8 +6,7 @@ import ipaddress
 import random
 import threading
 
-from common.base import DyscoTest
-from common.frames import ETHERNET, IP_OPTIONS, add_to_word, tcp, word_at
+from common.frames import ETHERNET, IP_OPTIONS, add_to_word, tcp, tcp_offset, word_at
 from common.network import (
     FAMILIES,
     FAR,
@@ -22,6 +21,7 @@ from common.network import (
     session,
     subsession,
 )
+from common.sessions import SessionTest
 from common.ways import Way, all_ways, inward, outward
 
 TCP_OPTIONS = [
@@ -43,18 +43,6 @@ SEGMENTS = {
     "dscp": {"dscp": 46},
 }
 V4_SEGMENTS = {"IP options": {"ip_options": IP_OPTIONS, "payload": b"odd"}}
-
-
-class SessionTest(DyscoTest):
-    """Base: entries for the ways of ways.py."""
-
-    def entry(self, way: Way):
-        is_outward = way.in_port == A.port
-        return (self.outbound if is_outward else self.inbound)(A, way.before, way.after)
-
-    def install(self):
-        for way in all_ways():
-            self.device.insert(self.entry(way))
 
 
 class Rewrite(SessionTest):
@@ -303,7 +291,7 @@ class DeletedEntry(SessionTest):
 
 def _tcp_checksum(tuple_: FiveTuple) -> int:
     """Where it is in a frame without options."""
-    return ETHERNET + (40 if tuple_.family == "v6" else 20) + 16
+    return ETHERNET + tcp_offset(tuple_) + 16
 
 
 def _random_tuple(source: random.Random, family: str) -> FiveTuple:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dysco.topo.devices import Device, can_connect, tool_path
@@ -34,8 +35,12 @@ class Controller:
         *,
         number: int = 0,
         settings: Mapping[str, int | float] | None = None,
+        pipeline: Path | None = None,
     ) -> None:
-        """Write its configuration; `number` tells apart several on one topology."""
+        """Write its configuration; `number` tells apart several on one topology.
+
+        `pipeline` is a folder with another P4 program than the one that comes with `dyscod`.
+        """
         self.name = f"dyscod{number or ''}"
         self._topology = topology
         self._devices = devices
@@ -50,6 +55,7 @@ class Controller:
         self._config = directory / "dyscod.toml"
         text = config_text(topology.spec, devices, self._api, settings or {})
         self._config.write_text(text)
+        self._arguments = [] if pipeline is None else ["--pipeline", str(pipeline)]
         self._process: Process | None = None
 
     @property
@@ -69,7 +75,7 @@ class Controller:
         program = tool_path("dyscod")
         if program is None:
             raise ProcessError("dyscod isn't installed")
-        argv = [program, "--config", str(self._config)]
+        argv = [program, "--config", str(self._config), *self._arguments]
         self._process = self._topology.devices.start(self.name, argv)
         self._process.wait_ready(
             lambda: can_connect(self._topology.devices, self._api),
@@ -87,9 +93,9 @@ class Controller:
         out = self._topology.devices.run(argv, seconds=seconds)
         return json.loads(out) if out.strip() else None
 
-    def add_policy(self, match: str, chain: Sequence[str]) -> Any:
-        """Load a policy with `dysco-ctl`; what that answered."""
-        return self.ctl("policy", "add", "--match", match, "--chain", ",".join(chain))
+    def add_policy(self, match: str, chain: Sequence[str], options: Sequence[str] = ()) -> Any:
+        """Load a policy with `dysco-ctl` and more `options`; what that answered."""
+        return self.ctl("policy", "add", "--match", match, "--chain", ",".join(chain), *options)
 
     def sessions(self) -> list[dict[str, Any]]:
         """The sessions that it lists."""

@@ -1,0 +1,319 @@
+"""Running networks for the end-to-end tests, and connections that a test drives by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dysco.agent.model import FiveTuple
+from dysco.topo import boxes, traffic
+from dysco.topo.controller import Controller, group_key
+from dysco.topo.devices import Device, Target, start_devices
+from dysco.topo.namespace import Namespace
+from dysco.topo.packets import Flags
+from dysco.topo.spec import HOST_IFNAME, HostSpec, TopologySpec
+from dysco.topo.topology import Topology
+from dysco.topo.waiting import wait_until
+
+SIZE = 2_000_000
+
+QUICK: dict[str, int | float] = {
+    "closing_linger": 0.5,
+    "reset_linger": 0.3,
+    "pending_timeout": 1.5,
+    "setup_timeout": 3.0,
+    "port_quarantine": 1.0,
+}
+"""Settings under which sessions that ended are gone at once."""
+
+
+@dataclass(frozen=True)
+class PolicyArgs:
+    """A policy to load."""
+
+    match: str
+    chain: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+@dataclass
+class Network:
+    """A topology with devices, boxes, a web server and one or more `dyscod`."""
+
+    topology: Topology
+    devices: Mapping[str, Device]
+    controllers: list[Controller]
+    directory: Path
+    ports: tuple[int, ...]
+    sha256: str = ""
+    opened: list[Conversation] = field(default_factory=list)
+
+    @property
+    def controller(self) -> Controller:
+        """The first, or only one."""
+        return self.controllers[0]
+
+    def host(self, name: str) -> Namespace:
+        """A host's namespace."""
+        return self.topology.hosts[name]
+
+    def address(self, name: str, version: int = 4) -> str:
+        """A host's address."""
+        host = self.topology.spec.host(name)
+        return str(host.ipv4 if version == 4 else host.ipv6)
+
+    def url(self, port: int, version: int, path: str, server: str = "server") -> str:
+        """Of something at the server."""
+        address = self.address(server, version)
+        return f"http://{address if version == 4 else f'[{address}]'}:{port}/{path}"
+
+    def fetch(
+        self,
+        port: int = 80,
+        version: int = 4,
+        *,
+        path: str = "file",
+        client: str = "client",
+        options: tuple[str, ...] = (),
+        seconds: int = 15,
+    ) -> traffic.Download:
+        """Download with curl."""
+        url = self.url(port, version, path)
+        file = self.directory / "got"
+        file.unlink(missing_ok=True)
+        return traffic.download(self.host(client), url, file, options=options, seconds=seconds)
+
+    def works(self, port: int = 80, version: int = 4, client: str = "client") -> bool:
+        """True if a new session carries the file."""
+        got = self.fetch(port, version, client=client)
+        return (got.status, got.sha256) == (200, self.sha256)
+
+    def who(self, port: int, version: int = 4, client: str = "client") -> str:
+        """As whom the server sees a client."""
+        self.fetch(port, version, path="who", client=client)
+        return (self.directory / "got").read_text().strip()
+
+    def counted(self, host: str, counter: str) -> int:
+        """What a host's agent counted."""
+        for controller in self.controllers:
+            found = controller.ctl("counters")["hosts"]
+            if host in found:
+                return int(found[host].get(counter, 0))
+        raise KeyError(host)
+
+    def wait_counted(self, host: str, counter: str, more_than: int) -> None:
+        """Until a host's agent counted more than that."""
+        what = f"{host} to count {counter}"
+        wait_until(lambda: self.counted(host, counter) > more_than, what, every=0.1)
+
+    def log(self) -> str:
+        """What all `dyscod` logged so far."""
+        return "".join(c.process.log.read_text() for c in self.controllers)
+
+    def entries(self) -> dict[str, int]:
+        """Session entries, by device."""
+        return {
+            device["name"]: int(device["entries"])
+            for controller in self.controllers
+            for device in controller.ctl("device", "list")
+        }
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Listed sessions, at each `dyscod`."""
+        return [session for controller in self.controllers for session in controller.sessions()]
+
+    def wait_empty(self, seconds: float = 10.0) -> None:
+        """Until no session is listed and no device has an entry."""
+
+        def empty() -> bool:
+            return not any(self.entries().values()) and not self.sessions()
+
+        wait_until(empty, "all sessions to be gone", seconds, every=0.1)
+
+    def dropped(self, box: str) -> int:
+        """Packets that a middlebox dropped."""
+        return boxes.counters(self.host(box)).dropped
+
+
+class Conversation:
+    """A TCP connection with both of its ends in this test."""
+
+    def __init__(
+        self,
+        network: Network,
+        port: int,
+        version: int = 4,
+        *,
+        client: str = "client",
+        server: str = "server",
+        local_port: int = 0,
+        seconds: float = 8.0,
+    ) -> None:
+        """Connect. Raises OSError as connect() does."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        with network.host(server).entered():
+            listener = socket.socket(family)
+        with network.host(client).entered():
+            self.client = socket.socket(family)
+        network.opened.append(self)
+        self.server: socket.socket | None = None
+        with listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("", port))
+            listener.listen()
+            listener.settimeout(seconds)
+            self.client.settimeout(seconds)
+            if local_port:
+                self.client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self.client.bind(("", local_port))
+            self.client.connect((network.address(server, version), port))
+            self.server, self.server_sees = listener.accept()
+            self.server.settimeout(seconds)
+
+    @property
+    def local_port(self) -> int:
+        """The client's."""
+        return int(self.client.getsockname()[1])
+
+    def exchange(self, size: int = 1000) -> None:
+        """Random bytes there and other ones back; an AssertionError if they are not the same."""
+        assert self.server is not None
+        for sender, receiver in ((self.client, self.server), (self.server, self.client)):
+            sent = os.urandom(size)
+            sender.sendall(sent)
+            assert _receive(receiver, size) == sent
+
+    def finish(self) -> None:
+        """FIN both ways."""
+        assert self.server is not None
+        self.client.shutdown(socket.SHUT_WR)
+        assert self.server.recv(1) == b""
+        self.server.shutdown(socket.SHUT_WR)
+        assert self.client.recv(1) == b""
+        self.close()
+
+    def reset(self) -> None:
+        """RST by the client."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+        assert self.server is not None
+        with contextlib.suppress(ConnectionResetError):
+            assert self.server.recv(1) != b"", "the server got a FIN instead of a RST"
+
+    def close(self) -> None:
+        """Let go of both ends."""
+        self.client.close()
+        if self.server is not None:
+            self.server.close()
+
+
+def connect(
+    network: Network, port: int, version: int = 4, *, client: str = "client", seconds: float = 8.0
+) -> None:
+    """Connect to the server and close again. Raises OSError as connect() does."""
+    with network.host(client).entered():
+        opened = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    with opened:
+        opened.settimeout(seconds)
+        opened.connect((network.address("server", version), port))
+
+
+def _receive(receiver: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        part = receiver.recv(size - len(received))
+        assert part, f"the connection ended after {len(received)} of {size} bytes"
+        received += part
+    return bytes(received)
+
+
+@contextmanager
+def running(
+    spec: TopologySpec,
+    directory: Path,
+    policies: Sequence[PolicyArgs],
+    *,
+    settings: Mapping[str, int | float] | None = None,
+    daemons: Sequence[Sequence[str]] = (),
+    web: tuple[int, ...] = (80, 8080),
+    server: str = "server",
+    pipeline: Path | None = None,
+) -> Iterator[Network]:
+    """A network on softnic with its policies loaded; `daemons`: the devices of each `dyscod`."""
+    target = Target.SOFTNIC
+    with Topology(spec, directory, offloads=target.offloads) as topology:
+        ports = (*range(80, 100), 8080)
+        boxes.set_up_boxes(topology, ports)
+        nginx = traffic.WebServer(topology.hosts[server], directory / "nginx", web)
+        devices = start_devices(topology, target)
+        key = group_key()
+        controllers = []
+        for number, names in enumerate(daemons or [list(devices)]):
+            own = {name: devices[name] for name in names}
+            controller = Controller(
+                topology,
+                own,
+                key,
+                number=number,
+                settings={**QUICK, **(settings or {})},
+                pipeline=pipeline,
+            )
+            controller.start()
+            for policy in policies:
+                controller.add_policy(policy.match, policy.chain, policy.options)
+            controllers.append(controller)
+        network = Network(topology, devices, controllers, directory, ports)
+        network.sha256 = nginx.publish("file", os.urandom(SIZE))
+        try:
+            yield network
+        finally:
+            for conversation in network.opened:
+                conversation.close()
+
+
+def raw_socket(namespace: Namespace, ifname: str = HOST_IFNAME) -> socket.socket:
+    """For whole frames, on an interface."""
+    with namespace.entered():
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    raw.bind((ifname, 0))
+    return raw
+
+
+@contextmanager
+def nft(namespace: Namespace, hook: str, rule: str) -> Iterator[None]:
+    """A rule in a host's netfilter for the length of a `with`."""
+    table = f"test{time.monotonic_ns()}"
+    text = f"table inet {table} {{ chain c {{ type filter hook {hook} priority -300; {rule} }} }}"
+    namespace.run(["nft", "-f", "-"], stdin=text)
+    try:
+        yield
+    finally:
+        namespace.run(["nft", "delete", "table", "inet", table])
+
+
+def box(name: str, subnet: int, kind: str | None = None, device: str | None = None) -> HostSpec:
+    """A host behind a device of its own unless another one is named."""
+    return HostSpec(name, subnet, kind, device=device or f"nic{subnet}")
+
+
+__all__ = [
+    "QUICK",
+    "SIZE",
+    "Conversation",
+    "FiveTuple",
+    "Flags",
+    "Network",
+    "PolicyArgs",
+    "box",
+    "nft",
+    "raw_socket",
+    "running",
+]

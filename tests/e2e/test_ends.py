@@ -1,0 +1,82 @@
+"""Sessions end, by FIN, by RST, by silence, by the operator; nothing of them is left."""
+
+from __future__ import annotations
+
+import pytest
+from chained import Conversation, Network, connect
+
+PORT = 86
+"""Firewall, then counter."""
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_fin(network: Network, version: int) -> None:
+    network.wait_empty()
+    before = network.counted("firewall", "session_closed")
+    talk = Conversation(network, PORT, version)
+    talk.exchange()
+    assert [s["state"] for s in network.sessions()] == ["established"]
+    assert set(network.entries().values()) == {0, 2, 4}
+    talk.finish()
+    network.wait_empty()
+    assert network.counted("firewall", "session_closed") == before + 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_rst(network: Network, version: int) -> None:
+    network.wait_empty()
+    before = network.counted("server", "session_reset")
+    talk = Conversation(network, PORT, version)
+    talk.exchange()
+    talk.reset()
+    network.wait_empty()
+    assert network.counted("server", "session_reset") == before + 1
+
+
+def test_half_closed_goes_on(network: Network) -> None:
+    """One direction is closed; the other one goes on for as long as it likes."""
+    network.wait_empty()
+    talk = Conversation(network, PORT)
+    assert talk.server is not None
+    talk.client.shutdown(1)
+    assert talk.server.recv(1) == b""
+    for _ in range(20):
+        talk.server.sendall(b"x" * 1000)
+        received = 0
+        while received < 1000:
+            received += len(talk.client.recv(1000 - received))
+    assert [s["state"] for s in network.sessions()] == ["established"]
+    talk.server.close()
+    assert talk.client.recv(1) == b""
+    network.wait_empty()
+
+
+def test_nobody_listens(network: Network) -> None:
+    """The server's own RST comes back to the client, through the chain."""
+    network.wait_empty()
+    with pytest.raises(ConnectionRefusedError):
+        connect(network, PORT)
+    network.wait_empty()
+
+
+def test_the_five_tuple_comes_again(network: Network) -> None:
+    """A new connection with the five-tuple of one that just ended is a new session."""
+    network.wait_empty()
+    first = Conversation(network, PORT)
+    first.exchange()
+    port = first.local_port
+    first.reset()
+    second = Conversation(network, PORT, local_port=port)
+    second.exchange()
+    second.finish()
+    network.wait_empty()
+
+
+def test_the_operator_closes(network: Network) -> None:
+    network.wait_empty()
+    talk = Conversation(network, PORT)
+    talk.exchange()
+    (session,) = network.sessions()
+    network.controller.ctl("session", "close", session["id"])
+    network.wait_empty()
+    assert network.works(80)

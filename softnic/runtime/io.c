@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,7 +27,11 @@
 #define PACKET_IGNORE_OUTGOING 23
 #endif
 
-#define RX_ROOM (SN_HEADROOM + SN_FRAME_MAX + 64u)
+/* Of each received frame. It starts so that what follows 66 bytes of headers (Ethernet, IPv4, TCP
+ * with time stamps) is at a whole cache line: the kernel copies that much faster. */
+#define RX_START (SN_HEADROOM + 62u)
+#define RX_ROOM (SN_HEADROOM + SN_FRAME_MAX + 128u)
+#define HUGE_PAGE ((size_t)2 << 20)
 #define OUT_QUEUE 1024u
 #define SOCK_BYTES (16 << 20)
 #define CARE_NS 1000000000ull /* how often ports are looked after */
@@ -219,7 +224,7 @@ static uint32_t receive(struct sn_device *d, struct sn_port *p, struct sn_frame 
             continue;
         }
         struct sn_frame *f = &frames[out++];
-        f->data = io->rx + (size_t)i * RX_ROOM + SN_HEADROOM;
+        f->data = io->rx + (size_t)i * RX_ROOM + RX_START;
         f->len = len - (uint32_t)sizeof(struct virtio_net_hdr);
         f->port = p->number;
         f->vnet = io->rx_vnet[i];
@@ -319,11 +324,18 @@ static void *worker(void *arg) {
     return NULL;
 }
 
+static uint8_t *rx_alloc(void) {
+    size_t n = ((size_t)SN_BURST * RX_ROOM + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    uint8_t *p = aligned_alloc(HUGE_PAGE, n);
+    if (p) madvise(p, n, MADV_HUGEPAGE); /* a wish; without it only slower */
+    return p;
+}
+
 static void io_prepare(struct sn_io *io) {
     for (uint32_t i = 0; i < SN_BURST; i++) {
         io->rx_iov[i][0] = (struct iovec){&io->rx_vnet[i], sizeof io->rx_vnet[i]};
         io->rx_iov[i][1] =
-            (struct iovec){io->rx + (size_t)i * RX_ROOM + SN_HEADROOM, RX_ROOM - SN_HEADROOM};
+            (struct iovec){io->rx + (size_t)i * RX_ROOM + RX_START, SN_FRAME_MAX};
         io->rx_msg[i].msg_hdr = (struct msghdr){.msg_iov = io->rx_iov[i], .msg_iovlen = 2};
     }
 }
@@ -331,7 +343,7 @@ static void io_prepare(struct sn_io *io) {
 int sn_io_start(struct sn_device *d) {
     d->io = calloc(1, sizeof *d->io);
     d->out_queue = calloc(OUT_QUEUE, sizeof *d->out_queue);
-    if (!d->io || !d->out_queue || !(d->io->rx = malloc((size_t)SN_BURST * RX_ROOM))) return -1;
+    if (!d->io || !d->out_queue || !(d->io->rx = rx_alloc())) return -1;
     io_prepare(d->io);
     d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -98,6 +98,16 @@ static void pull(struct sn_out *o, uint32_t upto) {
     o->payload_len -= n;
 }
 
+/* What was pulled and isn't header goes back, so that the payload is copied from where it is aligned. */
+static void unpull(struct sn_out *o, uint32_t upto, const uint8_t *from) {
+    if (upto >= o->head_len) return;
+    uint32_t n = o->head_len - upto, most = (uint32_t)(o->payload - from);
+    if (n > most) n = most;
+    o->head_len -= n;
+    o->payload -= n;
+    o->payload_len += n;
+}
+
 int sn_offload_out(struct sn_out *o, const struct sn_ctx *c, const struct virtio_net_hdr *in,
                    int truncated, int to_cpu, struct sn_burst *b) {
     (void)b;
@@ -106,6 +116,7 @@ int sn_offload_out(struct sn_out *o, const struct sn_ctx *c, const struct virtio
     int needs = in->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM;
     int gso = in->gso_type != VIRTIO_NET_HDR_GSO_NONE;
     struct l4 l;
+    const uint8_t *payload = o->payload;
     pull(o, start + L2_TO_L4);
     if (!find_l4(o->head, o->head_len, start, &l) || (expected != SN_NONE && expected != l.off)) {
         if (gso && !to_cpu && !truncated) return -1;
@@ -136,6 +147,7 @@ int sn_offload_out(struct sn_out *o, const struct sn_ctx *c, const struct virtio
                 (l.v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4) | ecn;
         o->vnet.gso_size = in->gso_size;
         o->vnet.hdr_len = (uint16_t)(l.off + l.header);
+        unpull(o, l.off + l.header, payload);
     }
     return 0;
 }

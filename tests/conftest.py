@@ -11,7 +11,7 @@ import pytest
 from dysco.topo import cage
 
 _HERE = Path(__file__).parent
-_NETWORKED = (_HERE / "topo", _HERE / "e2e")
+_NETWORKED = (_HERE / "topo", _HERE / "e2e", _HERE / "controller")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -12,6 +12,8 @@ host offered, C_out).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dysco.agent.reconfigure import sack, tracking
 from dysco.agent.reconfigure.departure import Sent, to_old, ts_shift
 from dysco.agent.reconfigure.segment import ACK, FIN, PSH, RST, SYN, Segment
@@ -55,6 +57,8 @@ def _single(entry: Entry, registers: Registers, segment: Segment) -> Sent:
     if way.scale_in != entry.scale_heard and not segment.flags & SYN:
         window = min(MAX_WINDOW, (window << way.scale_in) >> entry.scale_heard)
     given = _in_host_space(entry, registers, segment, window)
+    if way.floor is not None:
+        given = replace(given, seq=_told_again(registers, given, given.seq))
     registers.last_way = Way.OLD
     tracking.received(entry, registers, given)
     if given.flags & ACK and not given.flags & RST:
@@ -85,6 +89,17 @@ def _in_host_space(entry: Entry, registers: Registers, segment: Segment, window:
         tsval,
         segment.tsecr,
     )
+
+
+def _told_again(registers: Registers, segment: Segment, seq: int) -> int:
+    """Where an empty segment lies for the host; `seq`: in the host's space.
+
+    A sender whose window shrank, as it does where a proxy had offered more than the other host,
+    says what it has to say from the window's end (Linux: tcp_acceptable_seq), which may be behind
+    what our host has: it would take no ACK from there. A keep-alive, one behind, stays one.
+    """
+    empty = not segment.has_content and not segment.flags & (RST | SYN)
+    return registers.rcv_ack if empty and diff(seq, registers.rcv_ack) < -1 else seq
 
 
 def _window(entry: Entry, registers: Registers, ack: int) -> int:
@@ -172,6 +187,7 @@ def _by_new(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -
     tsval = segment.tsval
     if tsval is not None:
         tsval = latest(add(tsval, ts_shift(registers, new)), registers.ts_given)
+    seq = _told_again(registers, segment, seq)
     given = Segment(
         seq, ack, flags, _window(entry, registers, ack), segment.data, blocks, tsval, segment.tsecr
     )

@@ -130,14 +130,8 @@ class LeftAnchor:
         if self.is_over:
             return []
         self._spent += self._waits
-        if leg.entry.new is not None and leg.registers.known == leg.entry.new.epoch:
-            # What a lost packet-in would have told.
-            if self.state is LeftState.SWITCHING:
-                return self.announced(leg)
-            if arrival.drained(leg.registers):
-                self._drained_here = True
-                if self._drained_there:
-                    return self._maybe_release(leg)
+        if news := self.refresh(leg):
+            return news
         limit = {
             LeftState.LOCKING: self.patience.lock,
             LeftState.CONNECTING: self.patience.connect,
@@ -146,6 +140,16 @@ class LeftAnchor:
             return self.cancel(leg, f"no answer while {self.state.value} for {limit} s")
         self._waits = min(self._waits * 2, self.patience.longest)
         return [*self._say(leg), Wake(self._waits)]
+
+    def refresh(self, leg: Leg) -> list[Do]:
+        """The leg was read again: what a lost packet-in would have told."""
+        if leg.entry.new is None or leg.registers.known != leg.entry.new.epoch:
+            return []
+        if self.state is LeftState.SWITCHING:
+            return self.announced(leg)
+        if arrival.drained(leg.registers):
+            return self.drained(leg)
+        return []
 
     def _say(self, leg: Leg) -> list[Do]:
         """What this state repeats."""

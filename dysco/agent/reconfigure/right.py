@@ -101,15 +101,21 @@ class RightAnchor:
 
     def wake(self, leg: Leg) -> list[Do]:
         """The timer ran out: say it again."""
-        if self.state is RightState.PREPARED and _latched(leg):
-            return self.announced(leg)
-        if self.state is RightState.DRAINING and arrival.drained(leg.registers):
-            return self.drained(leg)
+        if news := self.refresh(leg):
+            return news
         self._waits = min(self._waits * 2, self.patience.longest)
         out: list[Do] = [Wake(self._waits)]
         if self.state is RightState.DRAINED:
             out.append(Tell(Toward.ANCHOR, Drained(self.id)))
         return out if self.state in _WAITING else []
+
+    def refresh(self, leg: Leg) -> list[Do]:
+        """The leg was read again: what a lost packet-in would have told."""
+        if self.state is RightState.PREPARED and _latched(leg):
+            return self.announced(leg)
+        if self.state is RightState.DRAINING and arrival.drained(leg.registers):
+            return self.drained(leg)
+        return []
 
     def message(self, message: Message, leg: Leg) -> list[Do]:
         """A message for this reconfiguration."""

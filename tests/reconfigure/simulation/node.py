@@ -5,13 +5,12 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from dysco.agent.reconfigure import arrival, departure, handover, messages
-from dysco.agent.reconfigure.left import LeftAnchor, Patience, ends_of
-from dysco.agent.reconfigure.locking import Lock, LockState
+from dysco.agent.reconfigure.left import Patience, ends_of
+from dysco.agent.reconfigure.locking import Lock
+from dysco.agent.reconfigure.member import Member, Order, Post, RefusedError, Role
 from dysco.agent.reconfigure.messages import Do, Message, ReconfigurationId, RequestLock, Toward
-from dysco.agent.reconfigure.right import RightAnchor
 from dysco.agent.reconfigure.segment import SYN, Segment
 from dysco.agent.reconfigure.state import Announcement, Entry, Registers, To, Way
 from tests.reconfigure.simulation.boxes import LEFT, RIGHT
@@ -149,14 +148,6 @@ class Leg:
         self.entry = entry
 
 
-@dataclass
-class Route:
-    """Where the hop-by-hop messages of one reconfiguration go from a node."""
-
-    left: Node | None
-    right: Node | None
-
-
 class Node:
     """One host with its agent."""
 
@@ -168,34 +159,49 @@ class Node:
         self.legs = (Leg(self, LEFT), Leg(self, RIGHT))
         self.deliver: Callable[[int, Segment], None] = lambda side, segment: None
         self.box: object = None
-        self.neighbours: Route = Route(None, None)
-        self.lock = Lock(number)
-        self.routes: dict[ReconfigurationId, Route] = {}
-        self.left_anchor: LeftAnchor | None = None
-        self.right_anchor: RightAnchor | None = None
-        self.finished_right: dict[int, int] = {}
+        self.neighbours: list[Node | None] = [None, None]
+        self.member = Member(number, self, Patience(), source)
         self.timers = {
-            LEFT: Timer(clock, lambda: self._wake(LEFT)),
-            RIGHT: Timer(clock, lambda: self._wake(RIGHT)),
+            role: Timer(clock, lambda r=role: self._wake(r)) for role in (Role.LEFT, Role.RIGHT)
         }
-        self.deltas: Callable[[], messages.Deltas] = messages.Deltas
+        self.box_deltas: Callable[[], messages.Deltas] = messages.Deltas
         self.off_path: Callable[[Node], None] = lambda node: None
-        self.send_control: Callable[[Node, Node, Message], None] = lambda a, b, m: None
+        self.send_control: Callable[[Node, int, Message], None] = lambda a, b, m: None
         self.openings: dict[Hop, messages.Opening] = {}
         self.new_hops: dict[int, Hop] = {}
         """By token: by which hop a new path ends here."""
         self.peers: dict[int, Callable[[Announcement], None]] = {}
         """By token: how announcements go back."""
         self.opened: Callable[[Hop, messages.Opening], None] = lambda hop, opening: None
-        self.anchor_of: Callable[[ReconfigurationId], Node | None] = lambda about: None
         self.on_settled: Callable[[Leg], None] = lambda leg: None
         self.reports: list[tuple[float, messages.Report]] = []
         self.timestamps = self.sack = True
-        self.epochs = 0
         self.alive = True
         self.crash_in = 0
         """After so many more actions."""
         self.outage = 0.0
+
+    # What the member asks.
+
+    def neighbour(self, toward: Toward) -> int | None:
+        node = self.neighbours[LEFT if toward is Toward.LEFT else RIGHT]
+        return node.number if node is not None else None
+
+    def leg(self, role: Role) -> messages.Leg:
+        return self._leg(role).view
+
+    def ends(self, role: Role) -> messages.Ends:
+        return ends_of(self._leg(role).view, timestamps=self.timestamps, sack=self.sack)
+
+    def deltas(self) -> messages.Deltas:
+        return self.box_deltas()
+
+    def _leg(self, role: Role) -> Leg:
+        return self.legs[RIGHT if role is Role.LEFT else LEFT]
+
+    @property
+    def lock(self) -> Lock:
+        return self.member.lock
 
     # The controller's process dies, and comes back.
 
@@ -208,14 +214,16 @@ class Node:
 
     def come_back(self) -> None:
         """With what the journal says, which was written before anything of it was done."""
-        journal = pickle.dumps((self.lock, self.left_anchor, self.right_anchor))
-        self.lock, self.left_anchor, self.right_anchor = pickle.loads(journal)
+        old = self.member
+        kept = pickle.dumps(
+            (old.lock, old.left, old.right, old.routes, old.finished_right, old.number)
+        )
+        new = self.member = Member(self.number, self, Patience(), self.source)
+        (new.lock, new.left, new.right, new.routes, new.finished_right, new.number) = pickle.loads(
+            kept
+        )
         self.alive = True
-        self._do(RIGHT, self.lock.recover())
-        if self.left_anchor is not None:
-            self._do(LEFT, self.left_anchor.recover(self.legs[RIGHT].view))
-        if self.right_anchor is not None:
-            self._do(RIGHT, self.right_anchor.recover(self.legs[LEFT].view))
+        self.do(self.member.recover())
 
     # From the data plane.
 
@@ -230,191 +238,74 @@ class Node:
 
     def new_path(self, leg: Leg, segment: Segment) -> None:
         """A segment of a handshake."""
-        if leg.side == RIGHT and self.left_anchor is not None:
-            self._do(LEFT, self.left_anchor.new_path(segment, leg.view))
-        elif leg.side == LEFT and self.right_anchor is not None and leg.new_hop is not None:
-            opening = self.openings_of(leg.new_hop)
-            self._do(RIGHT, self.right_anchor.new_path(segment, leg.view, opening))
-
-    def openings_of(self, hop: Hop) -> messages.Opening | None:
-        """The header of the SYN that came by this hop."""
-        return self.openings.get(hop)
+        if leg.side == RIGHT:
+            self.do(self.member.new_path(Role.LEFT, segment))
+        elif leg.new_hop is not None:
+            opening = self.openings.get(leg.new_hop)
+            self.do(self.member.new_path(Role.RIGHT, segment, opening))
 
     def drained(self, leg: Leg) -> None:
         """The old path is not needed here any more."""
-        anchor = self.left_anchor if leg.side == RIGHT else self.right_anchor
-        if anchor is not None and leg.entry.new is not None:
-            self._do(LEFT if leg.side == RIGHT else RIGHT, anchor.drained(leg.view))
+        self.do(self.member.drained(_role(leg)))
 
     def announced(self, leg: Leg) -> None:
         """The other anchor's announcement came."""
-        anchor = self.left_anchor if leg.side == RIGHT else self.right_anchor
-        if anchor is not None and leg.entry.new is not None:
-            self._do(LEFT if leg.side == RIGHT else RIGHT, anchor.announced(leg.view))
+        self.do(self.member.announced(_role(leg)))
 
     def revoked(self, leg: Leg) -> None:
         """The data plane will not latch any more."""
-        if self.right_anchor is not None and leg.entry.new is not None:
-            self._do(RIGHT, self.right_anchor.revoked(leg.view))
+        self.do(self.member.revoked())
 
     def closing(self, leg: Leg) -> None:
         """The data plane could not latch."""
-        anchor = self.left_anchor if leg.side == RIGHT else self.right_anchor
-        if anchor is not None and leg.entry.new is not None:
-            self._do(LEFT if leg.side == RIGHT else RIGHT, anchor.closing(leg.view))
+        self.do(self.member.closing(_role(leg)))
 
     # From the operator.
 
     def reconfigure(
-        self, right: Node, patience: Patience, new_hop: Hop, prepare: Callable[[RequestLock], None]
-    ) -> LeftAnchor | None:
-        """Begin; None if a reconfiguration that begins here is not over."""
-        if self.left_anchor is not None and not self.left_anchor.is_over:
+        self, right: Node, new_hop: Hop, prepare: Callable[[RequestLock], None]
+    ) -> ReconfigurationId | None:
+        """Begin; None if it is refused."""
+        try:
+            request = self.member.request(right.number)
+        except RefusedError:
             return None
-        if self.lock.state is not LockState.UNLOCKED:
-            return None
-        self.epochs += 1
-        leg = self.legs[RIGHT]
-        request = RequestLock(
-            ReconfigurationId(self.number, self.epochs),
-            right.number,
-            self.source.getrandbits(64),
-            (self.number << 16) + self.epochs,
-            ends_of(leg.view, timestamps=self.timestamps, sack=self.sack),
-        )
         prepare(request)
-        self.left_anchor = LeftAnchor(request, patience, self.source)
-        self.patience = patience
-        leg.new_hop = new_hop
-        self.routes[request.id] = Route(None, self.neighbours.right)
-        self._do(LEFT, [*self.lock.request(request), *self.left_anchor.start()])
-        return self.left_anchor
+        self.legs[RIGHT].new_hop = new_hop
+        self.do(self.member.start(request))
+        return request.id
 
     def cancel(self, why: str) -> None:
         """The operator changes his mind."""
-        if self.left_anchor is not None:
-            self._do(LEFT, self.left_anchor.cancel(self.legs[RIGHT].view, why))
+        self.do(self.member.cancel(why))
 
     def session_over(self) -> None:
         """A copy of a RST came to the agent."""
-        if self.left_anchor is not None:
-            self._do(LEFT, self.left_anchor.session_over(self.legs[RIGHT].view))
-        if self.right_anchor is not None:
-            self._do(RIGHT, self.right_anchor.session_over())
+        self.do(self.member.session_over())
 
     # From other agents.
 
-    def message(self, sender: Node, message: Message) -> None:
+    def message(self, sender: int, message: Message) -> None:
         """A message from a neighbour or the other anchor."""
-        if not self.alive:
-            return
-        anchor = self.left_anchor
-        if isinstance(message, RequestLock | messages.CancelLock | messages.Release):
-            self._rightwards(sender, message)
-        elif isinstance(message, messages.AckLock):
-            self._do(RIGHT, self.lock.acknowledge(message, self._own_deltas()), message.id)
-            if anchor is not None and anchor.id == message.id:
-                self._do(LEFT, anchor.message(message, self.legs[RIGHT].view))
-        elif isinstance(message, messages.NackLock):
-            self._do(RIGHT, self.lock.refuse(message), message.id)
-            if anchor is not None and anchor.id == message.id:
-                self._do(LEFT, anchor.message(message, self.legs[RIGHT].view))
-        elif isinstance(message, messages.AckCancel | messages.AckRelease):
-            self._do(RIGHT, self.lock.answered(message), message.id)
-            if anchor is not None and anchor.id == message.id:
-                self._do(LEFT, anchor.message(message, self.legs[RIGHT].view))
-        elif anchor is not None and anchor.id == message.id:
-            self._do(LEFT, anchor.message(message, self.legs[RIGHT].view))
-        elif self.right_anchor is not None and self.right_anchor.id == message.id:
-            self._do(RIGHT, self.right_anchor.message(message, self.legs[LEFT].view))
-
-    def _own_deltas(self) -> messages.Deltas:
-        """What this host and its two legs' ways add."""
-        own = self.deltas()
-        left, right = self.legs[LEFT].entry.old, self.legs[RIGHT].entry.old
-        return own + messages.Deltas(
-            left.seq_in + right.seq_out,
-            right.seq_in + left.seq_out,
-            left.ts_in,
-            right.ts_in,
-        )
-
-    def _rightwards(
-        self, sender: Node, message: RequestLock | messages.CancelLock | messages.Release
-    ) -> None:
-        if isinstance(message, RequestLock) and self.lock.holder != message.id:
-            self.routes[message.id] = Route(sender, self.neighbours.right)
-        route = self.routes.setdefault(message.id, Route(sender, self.neighbours.right))
-        if message.right == self.number:
-            self._as_right_anchor(route, message)
-        elif isinstance(message, RequestLock):
-            if route.right is None:
-                why = messages.NackLock(message.id, f"host {message.right} is not on the chain")
-                self._do(RIGHT, [messages.Tell(Toward.LEFT, why)], message.id)
-            else:
-                self._do(RIGHT, self.lock.request(message), message.id)
-        elif route.right is None:
-            self._end_here(message)
-        else:
-            self._do(RIGHT, self.lock.end(message), message.id)
-
-    def _end_here(self, message: messages.CancelLock | messages.Release) -> None:
-        reply: Message = (
-            messages.AckRelease(message.id)
-            if isinstance(message, messages.Release)
-            else messages.AckCancel(message.id)
-        )
-        self._do(RIGHT, [messages.Tell(Toward.LEFT, reply)], message.id)
-
-    def _as_right_anchor(
-        self, route: Route, message: RequestLock | messages.CancelLock | messages.Release
-    ) -> None:
-        leg, current = self.legs[LEFT], self.right_anchor
-        mine = current if current is not None and current.id == message.id else None
-        if isinstance(message, RequestLock):
-            if self.lock.state is LockState.GONE:
-                self._do(RIGHT, self.lock.request(message), message.id)
-                return
-            if message.id.number <= self.finished_right.get(message.id.left, 0):
-                return
-            if mine is None:
-                if current is not None and not current.is_over:
-                    nack = messages.NackLock(message.id, f"locked by {current.id}")
-                    self._do(RIGHT, [messages.Tell(Toward.LEFT, nack)], message.id)
-                    return
-                mine = self.right_anchor = RightAnchor(message, Patience(), self.source)
-                hop = self.new_hops.get(message.token)
-                leg.new_hop = hop
-                leg.peer = self.peers.get(message.token, leg.peer)
-            ends = ends_of(leg.view, timestamps=self.timestamps, sack=self.sack)
-            if not mine.is_over:
-                self._do(RIGHT, mine.grant(ends, leg.view), message.id)
-            return
-        self.finished_right[message.id.left] = max(
-            message.id.number, self.finished_right.get(message.id.left, 0)
-        )
-        if mine is not None:
-            self._do(RIGHT, mine.message(message, leg.view), message.id)
-            return
-        self._end_here(message)
+        if self.alive:
+            before = self.member.right
+            orders = self.member.message(sender, message)
+            after = self.member.right
+            if after is not None and after is not before:
+                leg, token = self.legs[LEFT], after.token
+                leg.new_hop = self.new_hops.get(token)
+                leg.peer = self.peers.get(token, leg.peer)
+            self.do(orders)
 
     # What the protocol asks for.
 
-    def _wake(self, role: int) -> None:
-        if not self.alive:
-            return
-        if role == LEFT and self.left_anchor is not None:
-            self._do(LEFT, self.left_anchor.wake(self.legs[RIGHT].view))
-        elif role == RIGHT and self.right_anchor is not None:
-            self._do(RIGHT, self.right_anchor.wake(self.legs[LEFT].view))
+    def _wake(self, role: Role) -> None:
+        if self.alive:
+            self.do(self.member.wake(role))
 
-    def _do(self, role: int, actions: list[Do], about: ReconfigurationId | None = None) -> None:
-        """Carry out what one of the roles asks for."""
-        leg = self.legs[RIGHT if role == LEFT else LEFT]
-        anchor = self.left_anchor if role == LEFT else self.right_anchor
-        if about is None and anchor is not None:
-            about = anchor.id
-        for action in actions:
+    def do(self, orders: list[Order]) -> None:
+        """Carry out what the member asks for."""
+        for order in orders:
             if not self.alive:
                 # The journal has it; device and network will not, unless it is said again.
                 return
@@ -423,14 +314,13 @@ class Node:
                 if self.crash_in == 0:
                     self.crash()
                     return
-            self._do_one(role, leg, action)
-        if role == LEFT and self.left_anchor is not None and self.left_anchor.is_over:
-            self._do(RIGHT, self.lock.free(self.left_anchor.id), self.left_anchor.id)
+            if isinstance(order.what, Post):
+                self.send_control(self, order.what.to, order.what.message)
+            else:
+                self._do_one(order.role, self._leg(order.role), order.what)
 
-    def _do_one(self, role: int, leg: Leg, action: Do) -> None:
+    def _do_one(self, role: Role, leg: Leg, action: Do) -> None:
         match action:
-            case messages.Tell():
-                self._tell(action)
             case messages.SetEntry():
                 leg.set_entry(action.entry)
             case messages.Latch():
@@ -456,23 +346,12 @@ class Node:
             self.opened(leg.new_hop, action.opening)
         leg.new_hop.send(leg, action.segment)
 
-    def _set_timer(self, role: int, after: float) -> None:
+    def _set_timer(self, role: Role, after: float) -> None:
         if after:
             self.timers[role].set(after)
         else:
             self.timers[role].stop()
 
-    def _tell(self, action: messages.Tell) -> None:
-        message = action.message
-        route = self.routes.get(message.id)
-        to: Node | None
-        if action.toward is Toward.ANCHOR:
-            to = self.anchor_of(message.id)
-        elif route is None:
-            return
-        else:
-            to = route.left if action.toward is Toward.LEFT else route.right
-        if to is None and action.toward is Toward.LEFT and message.id.left == self.number:
-            to = self
-        if to is not None:
-            self.send_control(self, to, message)
+
+def _role(leg: Leg) -> Role:
+    return Role.LEFT if leg.side == RIGHT else Role.RIGHT

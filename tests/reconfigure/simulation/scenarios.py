@@ -47,6 +47,7 @@ def scenario(seed: int, kind: str | None = None, *, calm: bool | None = None) ->
         near_wrap=source.random() < 0.5,
         stalled=stalls,
         pause=source.choice((0.002, 0.006, 0.015)),
+        linger=source.choice((0.0, 0.1, 0.2)),
         piece=source.choice((50, 700, 1500)),
         crashes=_crashes(source, len(boxes) + 2) if kind == "crash" else (),
         reset_at=source.random() * 0.08 if kind == "reset" else None,

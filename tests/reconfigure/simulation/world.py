@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from dysco.agent.reconfigure import messages
-from dysco.agent.reconfigure.left import LeftState, Patience
+from dysco.agent.reconfigure.left import LeftState
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import ACK, SYN, Segment
 from dysco.agent.reconfigure.serial import add
@@ -23,7 +23,7 @@ from tests.reconfigure.simulation.boxes import (
     Shifter,
 )
 from tests.reconfigure.simulation.network import Clock, Link, Weather
-from tests.reconfigure.simulation.node import Hop, Leg, Node, Route
+from tests.reconfigure.simulation.node import Hop, Leg, Node
 from tests.reconfigure.simulation.tcp import Endpoint, Options
 
 CALM = Weather()
@@ -61,6 +61,8 @@ class Scenario:
     pause: float = 0.0
     """Between an application's writes."""
     piece: int = 700
+    linger: float = 0.0
+    """Between an application's last write and its FIN."""
     reset_at: float | None = None
     """When the client aborts."""
     crashes: tuple[tuple[int, int, float], ...] = ()
@@ -96,8 +98,6 @@ class World:
         self.links: dict[tuple[int, int], Link] = {}
         self.hops: list[Hop] = []
         self.anchors: list[tuple[Node, messages.ReconfigurationId]] = []
-        self.anchor_nodes: dict[messages.ReconfigurationId, tuple[Node, Node]] = {}
-        self.new_nodes: dict[messages.ReconfigurationId, list[Node]] = {}
         self.everyone: list[Node] = []
         self.refused = 0
         self.ended_by_reset = False
@@ -110,7 +110,6 @@ class World:
         self.everyone.append(node)
         node.send_control = self._control
         node.on_settled = self._settled
-        node.anchor_of = lambda about, me=node: self._other_anchor(me, about)
         node.off_path = self._off_path
         for leg in node.legs:
             leg.entry = Entry()
@@ -156,7 +155,7 @@ class World:
             case _:
                 raise ValueError(f"no box is called {kind!r}")
         node.box = box
-        node.deltas = box.deltas
+        node.box_deltas = box.deltas
         node.deliver = box.receive
         box.emit = lambda side, segment: node.legs[side].from_host(segment)
         for leg in node.legs:
@@ -172,8 +171,7 @@ class World:
         hop = Hop(self.clock, self.source, self.scenario.data)
         hop.join(left.legs[RIGHT], right.legs[LEFT])
         left.legs[RIGHT].old_hop = right.legs[LEFT].old_hop = hop
-        left.neighbours = Route(left.neighbours.left, right)
-        right.neighbours = Route(left, right.neighbours.right)
+        left.neighbours[RIGHT], right.neighbours[LEFT] = right, left
         self.hops.append(hop)
         return hop
 
@@ -297,7 +295,7 @@ class World:
         if app.written < len(app.to_write):
             self.clock.after(self.source.random() * pause, self._write, app)
         elif self.scenario.close:
-            endpoint.close()
+            self.clock.after(self.scenario.linger, endpoint.close)
 
     def _read(self, app: Application) -> None:
         if self.clock.now < app.stalled_until:
@@ -325,8 +323,8 @@ class World:
     def chain(self) -> list[Node]:
         """The hosts as they follow each other now."""
         chain = [self.client]
-        while chain[-1].neighbours.right is not None:
-            chain.append(chain[-1].neighbours.right)
+        while (following := chain[-1].neighbours[RIGHT]) is not None:
+            chain.append(following)
         return chain
 
     def _reconfigure(self, step: Step) -> None:
@@ -348,10 +346,10 @@ class World:
             hop.join(one.legs[RIGHT], other.legs[LEFT])
             if one is not left:
                 one.legs[RIGHT].old_hop = hop
-                one.neighbours = Route(one.neighbours.left, other)
+                one.neighbours[RIGHT] = other
             if other is not right:
                 other.legs[LEFT].old_hop = hop
-                other.neighbours = Route(one, other.neighbours.right)
+                other.neighbours[LEFT] = one
             hops.append(hop)
         for node in new:
             for leg in node.legs:
@@ -360,25 +358,22 @@ class World:
         leg, back = left.legs[RIGHT], right.legs[LEFT]
         leg_peer = Link(self.clock, self.source, self.scenario.control, back.announced)
         back_peer = Link(self.clock, self.source, self.scenario.control, leg.announced)
-        anchor = left.reconfigure(
+        about = left.reconfigure(
             right,
-            Patience(),
             hops[0],
             self._prepare(left, right, new, opened_at, links=(leg_peer, back_peer)),
         )
-        if anchor is None:
+        if about is None:
             self.refused += 1
             return
-        self.anchors.append((left, anchor.id))
+        self.anchors.append((left, about))
         if step.cancel_after is not None:
-            self.clock.after(step.cancel_after, self._cancel, left, anchor.id)
+            self.clock.after(step.cancel_after, self._cancel, left, about)
 
     def _prepare(
         self, left: Node, right: Node, new: list[Node], last: Hop, *, links: tuple[Link, Link]
     ) -> Callable[[messages.RequestLock], None]:
         def prepare(request: messages.RequestLock) -> None:
-            self.anchor_nodes[request.id] = (left, right)
-            self.new_nodes[request.id] = new
             right.new_hops[request.token] = last
             left.legs[RIGHT].peer = links[0].send
             left.opened = lambda hop, opening: right.openings.__setitem__(last, opening)
@@ -395,30 +390,27 @@ class World:
             box.sides[0].scale, box.sides[1].scale = scales
 
     def _cancel(self, node: Node, about: messages.ReconfigurationId) -> None:
-        if node.alive and node.left_anchor is not None and node.left_anchor.id == about:
+        anchor = node.member.left
+        if node.alive and anchor is not None and anchor.id == about:
             node.cancel("the operator cancelled")
 
-    def _other_anchor(self, me: Node, about: messages.ReconfigurationId) -> Node | None:
-        left, right = self.anchor_nodes[about]
-        return right if me is left else left
-
-    def _control(self, sender: Node, to: Node, message: messages.Message) -> None:
-        key = (sender.number, to.number)
+    def _control(self, sender: Node, to: int, message: messages.Message) -> None:
+        key = (sender.number, to)
         link = self.links.get(key)
         if link is None:
             link = self.links[key] = Link(
                 self.clock, self.source, self.scenario.control, lambda pair: pair[0](*pair[1:])
             )
-        link.send((to.message, sender, message))
+        link.send((self.everyone[to].message, sender.number, message))
 
     def _settled(self, leg: Leg) -> None:
         node = leg.node
         hop = leg.old_hop
         assert hop is not None
         if leg.side == RIGHT:
-            node.neighbours = Route(node.neighbours.left, hop.ends[1].node)
+            node.neighbours[RIGHT] = hop.ends[1].node
         else:
-            node.neighbours = Route(hop.ends[0].node, node.neighbours.right)
+            node.neighbours[LEFT] = hop.ends[0].node
 
     def _off_path(self, node: Node) -> None:
         if isinstance(node.box, Box):
@@ -432,7 +424,7 @@ class World:
     def settled(self) -> bool:
         """True if all reconfigurations are over and the applications have all."""
         for node, about in self.anchors:
-            anchor = node.left_anchor
+            anchor = node.member.left
             if not node.alive or (anchor and anchor.id == about and not anchor.is_over):
                 return False
         if self.ended_by_reset:

@@ -23,7 +23,7 @@ from dysco.agent.trust import TAG_SIZE, Nonce
 MAGIC = b"DySC"
 VERSION = 1
 MIN_SIZE = 80
-"""The shortest header: IPv4, no chain left. The P4 program looks for the magic from 48 bytes on."""
+"""The shortest header: IPv4, no chain left. The P4 program punts what is cut, too."""
 
 _FIXED = struct.Struct("!4sBBH4sHBBQQQ")
 _SESSION_V6, _SUBSESSION_V6, _CHAIN_V6, _CHANGED, _REFUSE = 1, 2, 4, 8, 16

@@ -27,9 +27,10 @@ const bit<8>  PROTO_ICMPV6 = 58;
 const bit<8>  ICMPV6_NEIGHBOUR_ADVERTISEMENT = 136;
 const bit<16> ARP_REPLY = 2;
 
-// First bytes of a Dysco header, in front of a SYN's payload: "DySC".
+// First bytes of a Dysco header, in front of a SYN's payload: "DySC". However short it is cut, such a SYN
+// is for the agent, which counts it: no host shall see it.
 const bit<32> DYSCO_MAGIC = 0x44795343;
-const bit<16> DYSCO_HEADER_MIN = 48;
+const bit<16> DYSCO_MAGIC_SIZE = 4;
 
 // Why a packet went to the controller.
 enum bit<8> Reason {

@@ -149,7 +149,9 @@ struct metadata_t {
     bit<32>      port_sum;
     bit<1>       hit;           // a session table had it
     policy_id_t  policy;
-    bit<1>       forwarded;     // Route or Bridge found a way
+    bit<1>       forwarded;     // Route or Bridge found a way: out_port
+    bit<1>       flood;         // Bridge found that nobody knows one
+    port_t       out_port;
 }
 
 #endif

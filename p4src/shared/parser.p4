@@ -29,7 +29,7 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
         packet.extract(hdr.ethernet);
         transition select(hdr.ethernet.type) {
             ETHERTYPE_IPV4: check_ipv4;
-            ETHERTYPE_IPV6: parse_ipv6;
+            ETHERTYPE_IPV6: check_ipv6;
             ETHERTYPE_ARP: parse_arp;
             default: accept;
         }
@@ -63,6 +63,12 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
         transition select(hdr.ipv4.flags[0:0], hdr.ipv4.fragment, hdr.ipv4.protocol) {
             (0, 0, PROTO_TCP): check_tcp;
             (0, 0, PROTO_ICMP): check_icmp;
+            default: accept;
+        }
+    }
+    state check_ipv6 {
+        transition select(packet.lookahead<bit<4>>()) {
+            6: parse_ipv6;
             default: accept;
         }
     }
@@ -100,7 +106,7 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     state check_dysco {
         // Ethernet pads short frames: the length that counts is the IP header's.
         transition select(meta.payload) {
-            0 .. DYSCO_HEADER_MIN - 1: accept;
+            0 .. DYSCO_MAGIC_SIZE - 1: accept;
             0x8000 .. 0xffff: accept;
             default: match_magic;
         }
@@ -159,7 +165,10 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     }
     state parse_icmpv6 {
         packet.extract(hdr.icmp);
-        transition parse_quoted_ipv6;
+        transition select(packet.lookahead<bit<4>>()) {
+            6: parse_quoted_ipv6;
+            default: accept;
+        }
     }
     state parse_quoted_ipv6 {
         packet.extract(hdr.quoted_ipv6);

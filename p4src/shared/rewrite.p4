@@ -12,7 +12,7 @@
 
 #include "checksum.p4"
 
-control Rewrite(inout headers_t hdr, inout metadata_t meta) {
+control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
     apply {
         bit<32> outer = 0;  // what changes in an ICMP error's own addresses
 
@@ -39,7 +39,7 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta) {
                 Patch.apply(hdr.icmp.checksum, meta.port_sum);
                 outer = change_v4(hdr.ipv4.dst, meta.mapped.dst_v4);
                 hdr.ipv4.dst = meta.mapped.dst_v4;
-                if (meta.dst_host == NO_HOST) {
+                if (outward) {
                     outer = outer + change_v4(hdr.ipv4.src, meta.mapped.src_v4);
                     hdr.ipv4.src = meta.mapped.src_v4;
                 }
@@ -49,7 +49,7 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta) {
                 hdr.quoted_ipv6.dst = meta.mapped.src_v6;
                 outer = change_v6(hdr.ipv6.dst, meta.mapped.dst_v6);
                 hdr.ipv6.dst = meta.mapped.dst_v6;
-                if (meta.dst_host == NO_HOST) {
+                if (outward) {
                     outer = outer + change_v6(hdr.ipv6.src, meta.mapped.src_v6);
                     hdr.ipv6.src = meta.mapped.src_v6;
                 }

@@ -1,18 +1,19 @@
 // How a packet gets on. Subsessions are routed by their destination address, to a neighbour's MAC; all
-// else is bridged, untouched, as if the device were a wire.
+// else is bridged, untouched, as if the device were a wire. Both only say where; an architecture's glue
+// sends.
 #ifndef DYSCO_ROUTE_P4
 #define DYSCO_ROUTE_P4
 
 #include "header.p4"
 
-control Route(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard) {
+control Route(inout headers_t hdr, inout metadata_t meta) {
     action next_hop(port_t port, mac_t dst_mac) {
-        standard.egress_spec = port;
+        meta.out_port = port;
         hdr.ethernet.dst = dst_mac;
         meta.forwarded = 1;
     }
     action to_host(port_t port, mac_t dst_mac, host_id_t host) {
-        standard.egress_spec = port;
+        meta.out_port = port;
         hdr.ethernet.dst = dst_mac;
         meta.dst_host = host;
         meta.forwarded = 1;
@@ -39,20 +40,21 @@ control Route(inout headers_t hdr, inout metadata_t meta, inout standard_metadat
     }
 }
 
-control Bridge(in headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard) {
+control Bridge(in headers_t hdr, inout metadata_t meta) {
     action bridge_to_host(port_t port, host_id_t host) {
-        standard.egress_spec = port;
+        meta.out_port = port;
         meta.dst_host = host;
         meta.forwarded = 1;
     }
     action bridge_to_port(port_t port) {
-        standard.egress_spec = port;
+        meta.out_port = port;
         meta.forwarded = 1;
     }
     // Unicast of a host of ours leaves at its uplink; what else there is floods.
     action bridge_elsewhere() {
-        standard.egress_spec = meta.uplink;
+        meta.out_port = meta.uplink;
         meta.forwarded = (bit<1>)(meta.src_host != NO_HOST) & ~hdr.ethernet.dst[40:40];
+        meta.flood = ~meta.forwarded;
     }
     table bridge {
         key = { hdr.ethernet.dst : exact @name("dst_mac"); }
@@ -63,9 +65,6 @@ control Bridge(in headers_t hdr, inout metadata_t meta, inout standard_metadata_
 
     apply {
         bridge.apply();
-        if (meta.forwarded == 0) {
-            standard.mcast_grp = FLOOD_GROUP;
-        }
     }
 }
 

@@ -4,11 +4,10 @@
 
 #include "header.p4"
 
-control DropWith(inout standard_metadata_t standard, in Drop reason) {
+control CountDrop(in Drop reason) {
     counter(8, CounterType.packets_and_bytes) drops;
     apply {
         drops.count((bit<32>)(bit<8>)reason);
-        mark_to_drop(standard);
     }
 }
 

@@ -65,7 +65,7 @@ control FromHost(inout headers_t hdr, inout metadata_t meta, inout standard_meta
                     meta.copy_reason = Reason.SENT;
                     clone_preserving_field_list(CloneType.I2E, CPU_CLONE_SESSION, 1);
                 }
-                rewrite.apply(hdr, meta);
+                rewrite.apply(hdr, meta, true);
                 by_route = true;
             }
         }
@@ -95,7 +95,7 @@ control ToHost(inout headers_t hdr, inout metadata_t meta, inout standard_metada
                 if (watched) {
                     meta.received_by = meta.dst_host;
                 }
-                rewrite.apply(hdr, meta);
+                rewrite.apply(hdr, meta, false);
             }
         }
     }
@@ -108,13 +108,15 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
     Route() route;
     Bridge() bridge;
     ToHost() to_host;
-    DropWith() drop_with;
+    CountDrop() count_drop;
 
     apply {
         bool has_tuple = hdr.tcp.isValid() || hdr.quoted_tcp.isValid();
         bool first_syn = hdr.tcp.isValid() && hdr.tcp.syn == 1 && hdr.tcp.ack_flag == 0;
         bool by_route = false;
         bool decided = false;
+        bool dropped = false;
+        Drop reason = Drop.NO_ROUTE;
 
         FiveTuple.apply(hdr, meta);
         meta.in_port = standard.ingress_port;
@@ -130,27 +132,31 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
             standard.egress_spec = meta.in_port;
             decided = true;
         } else if (hdr.packet_out.submit != Submit.BRIDGE) {
-            drop_with.apply(standard, Drop.BAD_PACKET_OUT);
-            decided = true;
+            reason = Drop.BAD_PACKET_OUT;
+            dropped = true;
         }
         hdr.packet_out.setInvalid();
 
-        if (!decided) {
+        if (!decided && !dropped) {
             if (by_route) {
-                route.apply(hdr, meta, standard);
-                if (meta.forwarded == 0) {
-                    drop_with.apply(standard, Drop.NO_ROUTE);
-                }
+                route.apply(hdr, meta);
+                dropped = meta.forwarded == 0;
             } else {
-                bridge.apply(hdr, meta, standard);
-                if (meta.forwarded == 1 && standard.egress_spec == meta.in_port) {
-                    drop_with.apply(standard, Drop.HAIRPIN);
-                    meta.dst_host = NO_HOST;
-                }
+                bridge.apply(hdr, meta);
+                reason = Drop.HAIRPIN;
+                dropped = meta.forwarded == 1 && meta.out_port == meta.in_port;
             }
-            if (meta.dst_host != NO_HOST) {
+            standard.egress_spec = meta.out_port;
+            if (meta.flood == 1) {
+                standard.mcast_grp = FLOOD_GROUP;
+            }
+            if (!dropped && meta.dst_host != NO_HOST) {
                 to_host.apply(hdr, meta, standard, has_tuple, first_syn);
             }
+        }
+        if (dropped) {
+            count_drop.apply(reason);
+            mark_to_drop(standard);
         }
     }
 }

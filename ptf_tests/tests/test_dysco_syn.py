@@ -56,6 +56,21 @@ class Punted(SynTest):
         self.check_punted(self.syn("v4", payload=HEADER, ip_options=IP_OPTIONS), "IP options")
 
 
+class Short(SynTest):
+    """However little of a header there is: no host shall see it, and the agent counts it."""
+
+    def runTest(self) -> None:
+        for family in FAMILIES:
+            for size in (len(MAGIC), len(MAGIC) + 1, 47, 79):
+                frame = self.syn(family, payload=HEADER[:size])
+                self.check_punted(frame, f"{size} bytes {family}")
+            # A frame that ends before its packet does, after the magic and within it.
+            whole = self.syn(family, payload=HEADER)
+            self.check_punted(whole[: len(MAGIC) - len(HEADER)], f"cut after the magic {family}")
+            cut = whole[: 3 - len(HEADER)]
+            self.check_delivered(cut, f"cut within the magic {family}")
+
+
 class Padded(SynTest):
     """What counts as payload is what the IP header says: padding that looks like one is none."""
 

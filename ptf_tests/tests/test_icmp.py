@@ -278,6 +278,8 @@ class NotOurs(IcmpTest):
                 quotes["a later fragment"] = tcp_packet(sent, frag=100, payload=bytes(20))
                 quotes["a header length below 5"] = b"\x44" + quote(sent)[1:]
                 quotes["another IP version"] = b"\x65" + quote(sent)[1:]
+            else:
+                quotes["another IP version"] = b"\x40" + quote(sent)[1:]
             for name, quoted in quotes.items():
                 frame = icmp_error(kind, error.addresses[0], quoted, error.macs[0])
                 self.check(UPLINK, frame, {A.port: frame}, name=f"{name} {family}")

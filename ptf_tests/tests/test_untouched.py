@@ -158,7 +158,11 @@ class BadHeaders(WithEntries):
             whole = way.frame(payload=b"text")
             at = ETHERNET + tcp_offset(way.before) + 12
             frames = [set_high_nibble(whole, at, offset) for offset in range(5)]
-            if way.before.family == "v4":
+            if way.before.family == "v6":
+                frames += [
+                    set_high_nibble(whole, ETHERNET, version) for version in (0, 4, 5, 7, 15)
+                ]
+            else:
                 first = range(0x40, 0x45)
                 # Lengths that reach beyond the frame, and other versions.
                 first = [*first, 0x4F, 0x05, 0x35, 0x55, 0x65, 0xF5]

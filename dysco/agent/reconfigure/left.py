@@ -217,6 +217,8 @@ class LeftAnchor:
             return self.cancel(leg, "timestamps are negotiated on one side only")
         if mine.sack != theirs.sack:
             return self.cancel(leg, "SACK is negotiated on one side only")
+        if mine.sends > theirs.takes or theirs.sends > mine.takes:
+            return self.cancel(leg, "one host sends longer segments than the other takes (MSS)")
         if leg.registers.fin_sent:
             return self.cancel(leg, "the session is closing")
         self._entered_new = True

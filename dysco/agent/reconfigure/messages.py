@@ -35,6 +35,10 @@ class Ends:
     """Right edge of the window that it offers, in its space of incoming bytes."""
     timestamps: bool
     sack: bool
+    takes: int = 0xFFFF
+    """Longest segment that it accepts (its MSS option)."""
+    sends: int = 0
+    """Longest segment that it may send; what its peer accepts."""
 
 
 @dataclass(frozen=True, slots=True)

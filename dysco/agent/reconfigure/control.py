@@ -1,0 +1,284 @@
+"""Control messages between agents, as UDP datagrams from host to host.
+
+     0       4   5      6        8       12        20       28      36       44     52       60
+     | DyCo | 1 | kind | length | group | session | sender | epoch | number | left | number |
+     | content, by kind | authentication (16) |
+
+All numbers are big-endian. `length` is that of the whole message, `sender` the number of the host
+whose agent sent it, `epoch` and `number` its nonce, `left` and `number` the reconfiguration's. The
+data plane punts what comes to `PORT` and begins with the magic. Nothing goes through a box: a
+scrubber or a proxy would eat it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from dysco.agent.model import Address, MacAddress
+from dysco.agent.packet import address, checksum
+from dysco.agent.reconfigure.messages import (
+    AckCancel,
+    AckLock,
+    AckRelease,
+    AskRevoke,
+    CancelLock,
+    Deltas,
+    Drained,
+    Ends,
+    Message,
+    NackLock,
+    Opening,
+    ReconfigurationId,
+    Release,
+    RequestLock,
+    Revoked,
+)
+from dysco.agent.reconfigure.serial import MODULUS
+from dysco.agent.trust import TAG_SIZE, Nonce, TrustGroup
+
+MAGIC = b"DyCo"
+VERSION = 1
+PORT = 17529
+"""UDP, at both ends."""
+MAX_WHY = 200
+"""Bytes of a reason."""
+
+_HEAD = struct.Struct("!4sBBH4sQQQQQQ")
+_ENDS = struct.Struct("!BBIHH")
+_DELTAS = struct.Struct("!IIIIB")
+_REQUEST = struct.Struct("!QQI")
+_RIGHT = struct.Struct("!Q")
+_OPENING = struct.Struct("!QQBI")
+OPENING_SIZE = _OPENING.size + _ENDS.size + _DELTAS.size
+
+_UDP = struct.Struct("!HHHH")
+_ETHERNET = 14
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_PROTO_UDP = 17
+
+
+class ControlError(Exception):
+    """What came is no control message that we can use; the text says why."""
+
+
+class ForgedError(ControlError):
+    """Nobody of our trust group wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A control message with what is around it."""
+
+    session: int
+    sender: int
+    nonce: Nonce
+    message: Message
+
+
+def host_number(name: str) -> int:
+    """By which agents name a host to each other: 64 bits, the same everywhere."""
+    return int.from_bytes(sha256(b"dysco host " + name.encode()).digest()[:8], "big")
+
+
+# Content of each kind.
+
+
+def _pack_ends(ends: Ends) -> bytes:
+    flags = ends.timestamps | ends.sack << 1
+    return _ENDS.pack(ends.scale, flags, ends.edge, min(ends.takes, 0xFFFF), ends.sends)
+
+
+def _read_ends(data: bytes) -> Ends:
+    scale, flags, edge, takes, sends = _ENDS.unpack(data)
+    if scale > 14 or flags > 3:
+        raise ControlError(f"window scale {scale}, flags {flags}")
+    return Ends(scale, edge, bool(flags & 1), bool(flags & 2), takes, sends)
+
+
+def _pack_deltas(deltas: Deltas) -> bytes:
+    numbers = (deltas.rightwards, deltas.leftwards, deltas.ts_rightwards, deltas.ts_leftwards)
+    return _DELTAS.pack(*(number % MODULUS for number in numbers), deltas.relays)
+
+
+def _read_deltas(data: bytes) -> Deltas:
+    rightwards, leftwards, ts_rightwards, ts_leftwards, relays = _DELTAS.unpack(data)
+    return Deltas(rightwards, leftwards, ts_rightwards, ts_leftwards, bool(relays))
+
+
+def _pack_request(m: RequestLock) -> bytes:
+    return _REQUEST.pack(m.right, m.token, m.epoch) + _pack_ends(m.ends)
+
+
+def _read_request(about: ReconfigurationId, data: bytes) -> RequestLock:
+    right, token, epoch = _REQUEST.unpack_from(data)
+    return RequestLock(about, right, token, epoch, _read_ends(data[_REQUEST.size :]))
+
+
+def _read_ack(about: ReconfigurationId, data: bytes) -> AckLock:
+    ends, deltas = data[: _ENDS.size], data[_ENDS.size :]
+    return AckLock(about, _read_ends(ends), _read_deltas(deltas))
+
+
+def _pack_why(m: NackLock) -> bytes:
+    return m.why.encode()[:MAX_WHY]
+
+
+def _read_why(about: ReconfigurationId, data: bytes) -> NackLock:
+    if len(data) > MAX_WHY:
+        raise ControlError(f"a reason of {len(data)} bytes")
+    return NackLock(about, data.decode(errors="replace"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    type: type
+    size: int | None
+    """Of its content; None: any."""
+    pack: Callable[..., bytes]
+    read: Callable[[ReconfigurationId, bytes], Message]
+
+
+def _bare(kind: Callable[[ReconfigurationId], Message]) -> _Kind:
+    assert isinstance(kind, type)
+    return _Kind(kind, 0, lambda _: b"", lambda about, _: kind(about))
+
+
+def _with_right(kind: Callable[[ReconfigurationId, int], Message]) -> _Kind:
+    assert isinstance(kind, type)
+    return _Kind(
+        kind,
+        _RIGHT.size,
+        lambda m: _RIGHT.pack(m.right),
+        lambda about, data: kind(about, *_RIGHT.unpack(data)),
+    )
+
+
+_KINDS: dict[int, _Kind] = {
+    1: _Kind(RequestLock, _REQUEST.size + _ENDS.size, _pack_request, _read_request),
+    2: _Kind(
+        AckLock,
+        _ENDS.size + _DELTAS.size,
+        lambda m: _pack_ends(m.ends) + _pack_deltas(m.deltas),
+        _read_ack,
+    ),
+    3: _Kind(NackLock, None, _pack_why, _read_why),
+    4: _with_right(CancelLock),
+    5: _bare(AckCancel),
+    6: _with_right(Release),
+    7: _bare(AckRelease),
+    8: _bare(Drained),
+    9: _bare(AskRevoke),
+    10: _bare(Revoked),
+}
+_NUMBERS = {kind.type: number for number, kind in _KINDS.items()}
+
+
+def encode(letter: Letter, group: TrustGroup) -> bytes:
+    """The message, authenticated."""
+    message = letter.message
+    number = _NUMBERS[type(message)]
+    content = _KINDS[number].pack(message)
+    length = _HEAD.size + len(content) + TAG_SIZE
+    head = _HEAD.pack(
+        MAGIC,
+        VERSION,
+        number,
+        length,
+        group.id,
+        letter.session,
+        letter.sender,
+        *letter.nonce,
+        *message.id,
+    )
+    return head + content + group.sign(head + content, 0, b"")
+
+
+def decode(data: bytes, group: TrustGroup) -> Letter:
+    """The message, once it is known to be whole and genuine. Raises ControlError."""
+    if data[:4] != MAGIC:
+        raise ControlError("no magic")
+    if len(data) < 5 or data[4] != VERSION:
+        raise ControlError(f"version {data[4:5].hex()}, ours is {VERSION}")
+    if len(data) < _HEAD.size + TAG_SIZE:
+        raise ControlError(f"cut off after {len(data)} bytes")
+    _, _, number, length, group_id, session, sender, *rest = _HEAD.unpack_from(data)
+    if length != len(data):
+        raise ControlError(f"says {length} bytes, {len(data)} are there")
+    if group_id != group.id:
+        raise ForgedError(f"of group {group_id.hex()}, unknown here")
+    if not group.verify(data[:-TAG_SIZE], 0, b"", data[-TAG_SIZE:]):
+        raise ForgedError("not authentic")
+    kind = _KINDS.get(number)
+    content = data[_HEAD.size : -TAG_SIZE]
+    if kind is None or kind.size not in (None, len(content)):
+        raise ControlError(f"kind {number} with {len(content)} bytes")
+    epoch, serial, left, about = rest
+    message = kind.read(ReconfigurationId(left, about), content)
+    return Letter(session, sender, Nonce(epoch, serial), message)
+
+
+def pack_opening(opening: Opening) -> bytes:
+    """For the header of the new path's SYN."""
+    stamp = opening.tsval
+    return (
+        _OPENING.pack(*opening.id, stamp is not None, stamp or 0)
+        + _pack_ends(opening.ends)
+        + _pack_deltas(opening.deltas)
+    )
+
+
+def read_opening(data: bytes) -> Opening:
+    """From the header of the new path's SYN. Raises ControlError."""
+    if len(data) != OPENING_SIZE:
+        raise ControlError(f"an opening of {len(data)} bytes")
+    left, number, stamped, stamp = _OPENING.unpack_from(data)
+    ends = data[_OPENING.size : _OPENING.size + _ENDS.size]
+    return Opening(
+        ReconfigurationId(left, number),
+        _read_ends(ends),
+        _read_deltas(data[_OPENING.size + _ENDS.size :]),
+        stamp if stamped else None,
+    )
+
+
+# Datagrams.
+
+
+def datagram(src: Address, dst: Address, src_mac: MacAddress, payload: bytes) -> bytes:
+    """The frame that carries a message; the pipeline fills in the destination MAC."""
+    length = _UDP.size + len(payload)
+    ends = src.packed + dst.packed
+    pseudo = int.from_bytes(ends, "big") + _PROTO_UDP + length
+    bare = _UDP.pack(PORT, PORT, length, 0) + payload
+    udp = _UDP.pack(PORT, PORT, length, checksum(bare, pseudo) or 0xFFFF) + payload
+    if src.version == 4:
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, _PROTO_UDP, 0) + ends
+        head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
+        return bytes(6) + src_mac + _IPV4 + head + udp
+    head = struct.pack("!IHBB", 6 << 28, length, _PROTO_UDP, 64) + ends
+    return bytes(6) + src_mac + _IPV6 + head + udp
+
+
+def payload_of(frame: bytes) -> tuple[Address, bytes]:
+    """Who sent a datagram, and what it carries. Raises ControlError."""
+    if frame[12:14] == _IPV4 and len(frame) >= _ETHERNET + 28 and frame[14] >> 4 == 4:
+        start, proto = _ETHERNET + (frame[14] & 15) * 4, frame[23]
+        src, ends = frame[26:30], frame[26:34]
+    elif frame[12:14] == _IPV6 and len(frame) >= _ETHERNET + 48:
+        start, proto = _ETHERNET + 40, frame[20]
+        src, ends = frame[22:38], frame[22:54]
+    else:
+        raise ControlError("not IP")
+    if proto != _PROTO_UDP or len(frame) < start + _UDP.size:
+        raise ControlError("not UDP")
+    _, _, length, declared = _UDP.unpack_from(frame, start)
+    datagram_bytes = frame[start : start + length]
+    if length < _UDP.size or len(datagram_bytes) < length:
+        raise ControlError(f"says {length} bytes, {len(frame) - start} are there")
+    pseudo = int.from_bytes(ends, "big") + _PROTO_UDP + length
+    if declared and checksum(datagram_bytes, pseudo):
+        raise ControlError("the UDP checksum is wrong")
+    return address(src), datagram_bytes[_UDP.size :]

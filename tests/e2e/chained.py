@@ -200,13 +200,15 @@ class Conversation:
         assert self.client.recv(1) == b""
         self.close()
 
-    def reset(self) -> None:
-        """RST by the client."""
-        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.client.close()
+    def reset(self, *, by_server: bool = False) -> None:
+        """RST by the client, or by the server."""
         assert self.server is not None
+        ends = (self.server, self.client) if by_server else (self.client, self.server)
+        first, other = ends
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        first.close()
         with contextlib.suppress(ConnectionResetError):
-            assert self.server.recv(1) != b"", "the server got a FIN instead of a RST"
+            assert other.recv(1) != b"", "a FIN came instead of a RST"
 
     def close(self) -> None:
         """Let go of both ends."""
@@ -291,7 +293,8 @@ def raw_socket(namespace: Namespace, ifname: str = HOST_IFNAME) -> socket.socket
 def nft(namespace: Namespace, hook: str, rule: str) -> Iterator[None]:
     """A rule in a host's netfilter for the length of a `with`."""
     table = f"test{time.monotonic_ns()}"
-    text = f"table inet {table} {{ chain c {{ type filter hook {hook} priority -300; {rule} }} }}"
+    head = f"type filter hook {hook} priority -300;"
+    text = f"table inet {table} {{\n chain c {{\n {head}\n {rule}\n }}\n}}\n"
     namespace.run(["nft", "-f", "-"], stdin=text)
     try:
         yield

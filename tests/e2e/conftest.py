@@ -24,6 +24,8 @@ POLICIES = [
     PolicyArgs("tcp and dst port 84", ("scrubber", "scrubber"), ("--on-failure", "refuse")),
     PolicyArgs("tcp and dst port 85", ("scrubber", "scrubber"), ("--on-failure", "direct")),
     PolicyArgs("tcp and dst port 86", ("firewall", "counter")),
+    PolicyArgs("tcp and dst port 87", ("firewall", "nat", "counter")),
+    PolicyArgs("tcp and dst port 88", ("counter",)),
 ]
 
 

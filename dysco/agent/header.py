@@ -3,11 +3,11 @@
      0       4   5     6        8       12       14    15      16           24      32       40
      | DySC | 1 | flags | length | group | policy | hop | hosts | session id | epoch | number |
      | session's five-tuple | five-tuple for the next host (if another) | subsession's five-tuple |
-     | rest of the chain: addresses | authentication (16) |
+     | rest of the chain: addresses | length 2, opening (if any) | authentication (16) |
 
 All numbers are big-endian. `length` is that of the whole header, `hosts` the number of addresses in
 the rest of the chain. A five-tuple is source address, destination address, source port, destination
-port; flags say which addresses are IPv6.
+port; flags say which addresses are IPv6. An opening makes it the new path of a session that exists.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MIN_SIZE = 80
 """The shortest header: IPv4, no chain left. The P4 program punts what is cut, too."""
 
 _FIXED = struct.Struct("!4sBBH4sHBBQQQ")
-_SESSION_V6, _SUBSESSION_V6, _CHAIN_V6, _CHANGED, _REFUSE = 1, 2, 4, 8, 16
-_ALL_FLAGS = 31
+_SESSION_V6, _SUBSESSION_V6, _CHAIN_V6, _CHANGED, _REFUSE, _OPENING = 1, 2, 4, 8, 16, 32
+_ALL_FLAGS = 63
 
 
 class HeaderError(Exception):
@@ -58,6 +58,8 @@ class Header:
     """As the sender sends it; what arrives differs if the network has a NAT."""
     chain: tuple[Address, ...]
     """The hosts to cross after the next one; all of one family."""
+    opening: bytes = b""
+    """What the right anchor of a reconfiguration must know; the hosts in between pass it on."""
 
     def encode(self) -> bytes:
         """The header without its authentication, which `length` counts already."""
@@ -74,7 +76,10 @@ class Header:
         parts.extend(hop.packed for hop in self.chain)
         if self.chain and self.chain[0].version == 6:
             flags |= _CHAIN_V6
-        length = header_size(self.session, self.delivered, self.chain)
+        if self.opening:
+            flags |= _OPENING
+            parts.append(len(self.opening).to_bytes(2, "big") + self.opening)
+        length = header_size(self.session, self.delivered, self.chain, self.opening)
         parts[0] = _FIXED.pack(
             MAGIC,
             VERSION,
@@ -120,6 +125,12 @@ def decode(payload: bytes) -> tuple[Header, int]:
         + chain_size * hosts
         + TAG_SIZE
     )
+    opening = b""
+    if flags & _OPENING:
+        end = expected - TAG_SIZE
+        size = int.from_bytes(payload[end : end + 2], "big")
+        opening = payload[end + 2 : end + 2 + size]
+        expected += 2 + size
     if length != expected or (flags & _CHAIN_V6 and not hosts):
         raise HeaderError(
             Count.HEADER_MALFORMED, f"says {length} bytes, its content needs {expected}"
@@ -147,11 +158,14 @@ def decode(payload: bytes) -> tuple[Header, int]:
         delivered,
         subsession,
         chain,
+        opening,
     )
     return header, length
 
 
-def header_size(session: FiveTuple, delivered: FiveTuple, chain: tuple[Address, ...]) -> int:
+def header_size(
+    session: FiveTuple, delivered: FiveTuple, chain: tuple[Address, ...], opening: bytes = b""
+) -> int:
     """Bytes that a header takes, with its authentication."""
     next_size = _tuple_size(delivered.src.version == 6)
     return (
@@ -159,6 +173,7 @@ def header_size(session: FiveTuple, delivered: FiveTuple, chain: tuple[Address, 
         + _tuple_size(session.src.version == 6)
         + next_size * (2 if delivered != session else 1)
         + sum(len(hop.packed) for hop in chain)
+        + (2 + len(opening) if opening else 0)
         + TAG_SIZE
     )
 

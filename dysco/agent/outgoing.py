@@ -193,6 +193,7 @@ class Outgoing:
             delivered=leg.emitted,
             subsession=leg.sent,
             chain=rest,
+            opening=session.opening,
         )
 
     def _with_header(
@@ -215,7 +216,7 @@ class Outgoing:
     def _check_length(self, session: Session, segment: Segment, rest: tuple[Address, ...]) -> None:
         """Raises SetupError if SYN and header don't fit one packet, even without the SYN's data."""
         core = self._core
-        size = header_size(session.session, segment.tuple, rest)
+        size = header_size(session.session, segment.tuple, rest, session.opening)
         needed = segment.length - len(segment.payload) + size
         if needed > core.settings.mtu or len(rest) > 255:
             raise SetupError(

@@ -1,7 +1,7 @@
 """What an agent must know to go on after a restart, as the metadata of the mappings themselves.
 
     every mapping       version 1 | flags 1 | session id 8
-    outbound mapping    + sequence number of the SYN, its options, those of the SYN-ACK if it passed
+    outbound mapping    + sequence number and options of the SYN, and of the SYN-ACK if it passed
     primary leg's       + policy, position, creation, chain, and what else makes a session
     outbound mapping
 
@@ -26,7 +26,7 @@ _RIGHT, _LEG, _SESSION, _ANSWERED = 1, 2, 4, 8
 _OPTIONS = struct.Struct("!BHB")
 _HAS_MSS, _HAS_SCALE, _SACK, _TIMESTAMPS = 1, 2, 4, 8
 _BODY = struct.Struct("!HBBBd")
-_REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE = 1, 2, 4, 8, 16
+_REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE, _RELAYS = 1, 2, 4, 8, 16, 32
 
 
 class RecordError(Exception):
@@ -40,6 +40,7 @@ class LegRecord:
     isn: int
     offered: Negotiated
     accepted: Negotiated | None
+    answer_isn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class SessionRecord:
     nonce: Nonce | None
     session: FiveTuple | None
     """None: as the primary leg has it."""
+    relays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def long_record(leg: Leg) -> bytes:
     flags = _LEG | (_RIGHT if leg.is_right else 0) | (_ANSWERED if leg.accepted else 0)
     parts = [b"", leg.isn.to_bytes(4, "big"), _pack_options(leg.offered)]
     if leg.accepted is not None:
-        parts.append(_pack_options(leg.accepted))
+        parts.append(_pack_options(leg.accepted) + leg.answer_isn.to_bytes(4, "big"))
     if leg is session.primary:
         flags |= _SESSION
         parts.append(_pack_session(session, leg))
@@ -94,6 +96,7 @@ def session_tuple(leg: Leg) -> FiveTuple:
 
 def _pack_session(session: Session, leg: Leg) -> bytes:
     flags = _REFUSE if session.on_failure is OnFailure.REFUSE else 0
+    flags |= _RELAYS if session.relays else 0
     parts = [b""]
     if session.tag is not None:
         flags |= _HAS_TAG
@@ -182,7 +185,8 @@ def read_record(metadata: bytes) -> Record:
     leg = session = None
     if flags & _LEG:
         isn, offered = reader.number(4), reader.options()
-        leg = LegRecord(isn, offered, reader.options() if flags & _ANSWERED else None)
+        accepted = reader.options() if flags & _ANSWERED else None
+        leg = LegRecord(isn, offered, accepted, reader.number(4) if accepted else 0)
     if flags & _SESSION:
         session = _read_session(reader)
     reader.finish()
@@ -191,7 +195,7 @@ def read_record(metadata: bytes) -> Record:
 
 def _read_session(reader: _Reader) -> SessionRecord:
     policy, position, flags, hosts, created = _BODY.unpack(reader.take(_BODY.size))
-    if flags & ~31:
+    if flags & ~63:
         raise RecordError(f"session flags 0x{flags:02x}")
     tag = reader.number(4) if flags & _HAS_TAG else None
     nonce = sender = ends = None
@@ -204,4 +208,7 @@ def _read_session(reader: _Reader) -> SessionRecord:
     size = 16 if flags & _CHAIN_V6 else 4
     rest = tuple(address(reader.take(size)) for _ in range(hosts))
     on_failure = OnFailure.REFUSE if flags & _REFUSE else OnFailure.DIRECT
-    return SessionRecord(policy, on_failure, position, created, rest, tag, sender, nonce, ends)
+    relays = bool(flags & _RELAYS)
+    return SessionRecord(
+        policy, on_failure, position, created, rest, tag, sender, nonce, ends, relays
+    )

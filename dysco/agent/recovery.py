@@ -89,6 +89,7 @@ def _take_up(core: Core, session_id: int, found: _Found, now: float) -> list[Act
         tag=record.tag,
         sender=record.sender,
         nonce=record.nonce,
+        relays=record.relays,
         recovered=True,
     )
     actions: list[Action] = []
@@ -134,6 +135,7 @@ def _leg(session: Session, mapping: Mapping, record: Record) -> Leg:
         record.is_right,
         leg.offered,
         leg.accepted,
+        answer_isn=leg.answer_isn,
     )
 
 

@@ -97,6 +97,12 @@ class Leg:
     """Options of the SYN."""
     accepted: Negotiated | None = None
     """Options of the SYN-ACK, once it passed."""
+    answer_isn: int = 0
+    """Sequence number of the SYN-ACK."""
+    path: int = 0
+    """Which of the data plane's two places for a subsession `sent` has."""
+    spare: FiveTuple | None = None
+    """The subsession in the other place: the new path, or the old one that lingers."""
     fin_sent: bool = False
     fin_received: bool = False
     reset: bool = False
@@ -128,11 +134,13 @@ class Leg:
 
     def outbound(self, metadata: bytes, idle_timeout: float) -> Mapping:
         """The mapping for what the host sends."""
-        return Mapping(self.outbound_key, self.sent, metadata, idle_timeout)
+        first = self.sent if self.path == 0 or self.spare is None else self.spare
+        return Mapping(self.outbound_key, first, metadata, idle_timeout)
 
     def inbound(self, metadata: bytes, idle_timeout: float) -> Mapping:
         """The mapping for what comes to the host."""
-        return Mapping(self.inbound_key, self.emitted.reversed, metadata, idle_timeout)
+        ends = self.emitted.reversed
+        return Mapping(self.inbound_key, ends, metadata, idle_timeout, path=self.path)
 
 
 @dataclass(slots=True, eq=False)
@@ -162,6 +170,10 @@ class Session:
     """Sender and number of the last header that was accepted."""
     upstream: FiveTuple | None = None
     """What the host said it will send this session on as."""
+    relays: bool = False
+    """The host answered before the next one did: it is a proxy, with two connections."""
+    opening: bytes = b""
+    """Of the reconfiguration that this session came by, to be sent on."""
     recovered: bool = False
     token: int = 0
     """Of the last Install that may yet fail."""

@@ -79,6 +79,9 @@ class Steady:
             actions.append(CancelTimer(TimerId("session", session.id)))
         if leg.accepted is None:
             leg.accepted = negotiated(segment.options)
+            leg.answer_isn = segment.seq
+            if leg is session.left and core.host.is_middlebox:
+                session.relays = session.right is None or session.right.accepted is None
             actions.append(core.update(leg))
         return actions
 

@@ -37,7 +37,7 @@ from dysco.agent.model import Address, FiveTuple, MacAddress
 from dysco.agent.reconfigure.state import Entry, Registers
 from dysco.controller.pipeline import Pipeline
 
-SLOTS = 65536
+SLOTS = 32768
 """Legs that a device can track; slot 0 is no leg's."""
 ANNOUNCEMENT_PORT = 17529
 """UDP, at both ends."""

@@ -35,6 +35,7 @@ BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
 CONNECT_TIMEOUT = 10.0
 PIPELINE_TIMEOUT = 120.0
 """Seconds; a target may have to compile the program."""
+MAX_STRIDE = 1000
 MAX_PACKET_OUTS = 2048
 """Waiting to be sent; more are dropped and counted."""
 
@@ -90,6 +91,7 @@ class P4Device:
         self._handler = handler
         self._push_pipeline = push_pipeline
         self._election_id = (election_id or time.time_ns() // 1000) - 1
+        self._stride = 1 + self._election_id % MAX_STRIDE
         self._last_problem = ""
         self._primary = asyncio.Event()
         self._client: P4Client | None = None
@@ -239,8 +241,10 @@ class P4Device:
         if update.status.code == rpc_code.OK:
             self._primary.set()
         elif update.status.code == rpc_code.NOT_FOUND:
-            # No primary: the higher bid is gone, but a bid below it would not win.
-            self._election_id = max(self._election_id, _election_id(update.election_id)) + 1
+            # No primary: the higher bid is gone, but a bid below it would not win. Several that
+            # wait do this at once: by strides of their own they don't bid the same.
+            highest = max(self._election_id, _election_id(update.election_id))
+            self._election_id = highest + self._stride
             await self._bid(client)
         else:
             self._primary.clear()

@@ -225,8 +225,12 @@ class Lab:
 
     def ctl(self, *words: str, code: int = 0) -> str:
         """Run `dysco-ctl`; what it said, on both outputs."""
+        return self.ctl_of("dyscod", *words, code=code)
+
+    def ctl_of(self, name: str, *words: str, code: int = 0) -> str:
+        """The same for the daemon of that name."""
         done = subprocess.run(
-            [BIN / "dysco-ctl", "--server", self.api, *words],
+            [BIN / "dysco-ctl", "--server", f"unix:{self.directory}/{name}.sock", *words],
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -303,6 +307,10 @@ class Lab:
             if wanted(frame):
                 return frame
         raise AssertionError(f"no such frame came out of port {port}")
+
+    def receive_frame_now(self, port: int, wanted: Callable[[bytes], bool]) -> bytes | None:
+        """Such a frame among those that have come out of a port by now."""
+        return next(filter(wanted, self._frames(port, 0)), None)
 
     def silent(self, port: int, unwanted: Callable[[Segment], bool]) -> None:
         """Nothing of that kind has come out of a port by now."""

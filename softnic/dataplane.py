@@ -270,6 +270,9 @@ class DataPlane(Protocol):
     def events(self, timeout: float) -> list[Event]:
         """Wait up to `timeout` seconds for events; the queue is bounded, its drops are counted."""
 
+    def wake(self) -> None:
+        """Make a waiting `events` return now, with what there is."""
+
     def ports(self) -> list[PortStats]:
         """Statistics of every port, the CPU port included."""
 

@@ -419,6 +419,10 @@ class NativeDataPlane:
             at += (_EVENT.size + length + 7) & ~7
         return out
 
+    def wake(self) -> None:
+        """Make a waiting `events` return now, with what there is."""
+        self._lib.sn_wake(self._d)
+
     def _event(self, kind: int, number: int, priority: int, data: bytes) -> Event | None:
         if kind == 1:
             return PacketInEvent(data)

@@ -34,8 +34,9 @@ class Notifier:
         self._thread.start()
 
     def stop(self) -> None:
-        """End within a second."""
+        """End at once."""
         self._stop.set()
+        self._device.dp.wake()
         self._thread.join(timeout=2 * _IDLE_WAIT_S)
 
     def _run(self) -> None:

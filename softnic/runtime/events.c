@@ -33,6 +33,14 @@ void sn_ring_close(struct sn_ring *r) {
     pthread_mutex_unlock(&r->mutex);
 }
 
+/* A reader that waits comes back now, or the next one at once. */
+SN_EXPORT void sn_wake(struct sn_device *d) {
+    pthread_mutex_lock(&d->ring.mutex);
+    d->ring.woken = 1;
+    pthread_cond_broadcast(&d->ring.cond);
+    pthread_mutex_unlock(&d->ring.mutex);
+}
+
 struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len) {
     struct sn_event_rec *e = malloc(sizeof *e + len);
     if (e) *e = (struct sn_event_rec){kind, id, len, 0};
@@ -67,8 +75,9 @@ SN_EXPORT uint64_t sn_events(struct sn_device *d, uint8_t *buf, uint64_t cap, in
     until.tv_nsec = ns % 1000000000;
     uint64_t at = 0;
     pthread_mutex_lock(&r->mutex);
-    while (r->count == 0 && !r->closed)
+    while (r->count == 0 && !r->closed && !r->woken)
         if (timeout_ns <= 0 || pthread_cond_timedwait(&r->cond, &r->mutex, &until)) break;
+    r->woken = 0;
     while (r->count) {
         struct sn_event_rec *e = r->slots[r->head];
         uint64_t size = (sizeof *e + e->len + 7) & ~7ull;

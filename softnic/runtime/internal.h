@@ -112,7 +112,7 @@ struct sn_ring {
     struct sn_event_rec **slots;
     uint32_t head, count, cap;
     size_t bytes, max_bytes;
-    int closed;
+    int closed, woken;
 };
 
 int sn_ring_init(struct sn_ring *r, uint32_t cap, size_t max_bytes);

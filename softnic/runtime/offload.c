@@ -98,7 +98,7 @@ static void pull(struct sn_out *o, uint32_t upto) {
     o->payload_len -= n;
 }
 
-/* What was pulled and isn't header goes back, so that the payload is copied from where it is aligned. */
+/* What was pulled and isn't header goes back: the payload is aligned where it was received. */
 static void unpull(struct sn_out *o, uint32_t upto, const uint8_t *from) {
     if (upto >= o->head_len) return;
     uint32_t n = o->head_len - upto, most = (uint32_t)(o->payload - from);

@@ -6,11 +6,13 @@ credentials: it listens on loopback or on a Unix socket, whose mode decides who 
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
+from finsy import P4ClientError
 from starlette.exceptions import HTTPException
 
 from dysco.agent.events import Selector, SetRestOfChain, SetUpstream, Tag, Tell
@@ -32,9 +34,11 @@ from dysco.controller.api_models import (
 )
 from dysco.controller.filters import FilterError
 from dysco.controller.metrics import CONTENT_TYPE, exposition
-from dysco.controller.p4device import DeviceError, State
+from dysco.controller.p4device import DeviceError, State, explain
 from dysco.controller.policies import NotFoundError, PolicyError
 from dysco.controller.service import Service
+
+log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 100_000
@@ -52,10 +56,26 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     DeviceError: (503, "Device not usable"),
     _RefusedError: (409, "Refused"),
 }
-_PROBLEMS: dict[int | str, dict[str, object]] = {
-    404: {"model": Problem},
-    422: {"model": Problem},
+_PROBLEM_TYPE = "application/problem+json"
+_MEANINGS = {
+    400: "The body can't be read.",
+    404: "There is no such thing; the detail names those that there are.",
+    409: "The agent refuses it as things are.",
+    422: "The request makes no sense; the detail says why.",
+    503: "The device can't be used now.",
 }
+
+SessionState = Literal["received", "sent", "established", "closing", "reset"]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For a route's description: the errors that it answers."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    content = {_PROBLEM_TYPE: {"schema": schema}}
+    return {s: {"description": _MEANINGS[s], "content": content} for s in statuses}
+
+
+_WISH_ERRORS = _errors(400, 404, 409, 422, 503)
 
 
 def make_app(service: Service) -> FastAPI:
@@ -64,19 +84,30 @@ def make_app(service: Service) -> FastAPI:
         title="dyscod",
         description="Service chains for live TCP connections.",
         version="1",
-        responses=_PROBLEMS,
     )
     _add_errors(app)
     _add_policies(app, service)
     _add_sessions(app, service)
     _add_middlebox(app, service)
     _add_state(app, service)
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        """The description, with the model of errors, which no route has for its answer."""
+        schema = describe()
+        models = schema["components"]["schemas"]
+        models["Problem"] = Problem.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            models.pop(unused, None)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
     return app
 
 
 def _problem(status: int, title: str, detail: str) -> JSONResponse:
     body = Problem(title=title, status=status, detail=detail).model_dump()
-    return JSONResponse(body, status, media_type="application/problem+json")
+    return JSONResponse(body, status, media_type=_PROBLEM_TYPE)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -86,6 +117,15 @@ def _add_errors(app: FastAPI) -> None:
 
     for kind in _STATUS:
         app.add_exception_handler(kind, known)
+
+    @app.exception_handler(P4ClientError)
+    async def device(_: Request, error: P4ClientError) -> Response:
+        return _problem(503, "Device not usable", f"the device answered {explain(error)}")
+
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> Response:
+        log.exception("%s %s failed; please report this", request.method, request.url.path)
+        return _problem(500, "Fault of dyscod", f"{type(error).__name__}; see the daemon's log")
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -101,13 +141,13 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_policies(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/policies", tags=["policies"])
+    @app.get("/v1/policies", tags=["policies"], responses=_errors(503))
     async def list_policies() -> list[PolicyOut]:
         """All policies, the one that wins first."""
         hits = await service.policy_hits()
         return [PolicyOut.of(p, hits.get(p.id, 0)) for p in service.policies()]
 
-    @app.post("/v1/policies", tags=["policies"], status_code=201)
+    @app.post("/v1/policies", tags=["policies"], status_code=201, responses=_errors(400, 422, 503))
     async def add_policy(new: NewPolicy) -> PolicyOut:
         """Add a policy; it is in force on all connected devices when the answer comes."""
         policy = await service.add_policy(
@@ -120,25 +160,25 @@ def _add_policies(app: FastAPI, service: Service) -> None:
         )
         return PolicyOut.of(policy, 0)
 
-    @app.get("/v1/policies/{policy}", tags=["policies"])
+    @app.get("/v1/policies/{policy}", tags=["policies"], responses=_errors(404, 422, 503))
     async def show_policy(policy: str) -> PolicyOut:
         """One policy, by name or id."""
         found = service.find_policy(policy)
         hits = await service.policy_hits()
         return PolicyOut.of(found, hits.get(found.id, 0))
 
-    @app.delete("/v1/policies/{policy}", tags=["policies"])
+    @app.delete("/v1/policies/{policy}", tags=["policies"], responses=_errors(404, 422, 503))
     async def remove_policy(policy: str) -> PolicyOut:
         """Remove a policy, by name or id; sessions that it started go on."""
         return PolicyOut.of(await service.remove_policy(policy), None)
 
 
 def _add_sessions(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/sessions", tags=["sessions"])
+    @app.get("/v1/sessions", tags=["sessions"], responses=_errors(404, 422))
     async def list_sessions(
         match: Annotated[str, Query(description="In pcap-filter words.")] = "",
         host: str | None = None,
-        state: str | None = None,
+        state: SessionState | None = None,
         limit: Annotated[int, Query(ge=0, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     ) -> SessionList:
         """Sessions, the youngest first."""
@@ -147,7 +187,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
             total=len(found), sessions=[SessionOut.of(whole) for whole in found[:limit]]
         )
 
-    @app.get("/v1/sessions/{session}", tags=["sessions"])
+    @app.get("/v1/sessions/{session}", tags=["sessions"], responses=_errors(404, 422, 503))
     async def show_session(session: str) -> SessionOut:
         """One session, with what its devices counted."""
         whole = service.session(_number(session))
@@ -156,7 +196,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
             traffic.update(await hop.nic.session_traffic(hop.session.keys))
         return SessionOut.of(whole, traffic)
 
-    @app.delete("/v1/sessions/{session}", tags=["sessions"])
+    @app.delete("/v1/sessions/{session}", tags=["sessions"], responses=_errors(404, 422))
     async def close_session(session: str) -> SessionOut:
         """Release a session's mappings and ports; its hosts are not told."""
         whole = service.session(_number(session))
@@ -164,7 +204,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
         service.close_session(whole.id)
         return before
 
-    @app.get("/v1/chains/{session}", tags=["sessions"])
+    @app.get("/v1/chains/{session}", tags=["sessions"], responses=_errors(404, 422))
     async def show_chain(session: str) -> ChainOut:
         """The chain of a session as each hop saw it."""
         return ChainOut.of(service.session(_number(session)))
@@ -178,13 +218,13 @@ def _number(session: str) -> int:
 
 
 def _add_middlebox(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/middlebox/{host}/chain", tags=["middlebox"])
+    @app.post("/v1/middlebox/{host}/chain", tags=["middlebox"], responses=_WISH_ERRORS)
     async def set_rest_of_chain(host: str, wish: RestOfChain) -> Answer:
         """A middlebox that holds a session's SYN says where the session goes next."""
         event = SetRestOfChain(_selector(wish), tuple(wish.chain))
         return _answer(service.tell_agent(host, event))
 
-    @app.post("/v1/middlebox/{host}/upstream", tags=["middlebox"])
+    @app.post("/v1/middlebox/{host}/upstream", tags=["middlebox"], responses=_WISH_ERRORS)
     async def set_upstream(host: str, wish: Upstream) -> Answer:
         """A proxy says which connection of its own will carry a session on."""
         event = SetUpstream(_selector(wish), wish.upstream.five_tuple())
@@ -215,12 +255,12 @@ def _add_state(app: FastAPI, service: Service) -> None:
         """All devices."""
         return [DeviceOut.of(nic) for nic in service.nics]
 
-    @app.get("/v1/devices/{device}", tags=["state"])
+    @app.get("/v1/devices/{device}", tags=["state"], responses=_errors(404, 422))
     async def show_device(device: str) -> DeviceOut:
         """One device."""
         return DeviceOut.of(service.nic(device))
 
-    @app.get("/v1/counters", tags=["state"])
+    @app.get("/v1/counters", tags=["state"], responses=_errors(503))
     async def counters() -> Counters:
         """Everything that was counted since the daemon started."""
         return Counters(
@@ -233,7 +273,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
             drops={nic.name: await nic.drops() for nic in service.nics},
         )
 
-    @app.get("/metrics", tags=["state"])
+    @app.get("/metrics", tags=["state"], response_class=PlainTextResponse, responses=_errors(503))
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(await exposition(service), media_type=CONTENT_TYPE)

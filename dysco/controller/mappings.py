@@ -31,6 +31,8 @@ class _SessionTable:
         self.action_id = chosen.id
         params = dict(zip(chosen.param_names, chosen.params, strict=True))
         self.param_ids = tuple(params[name] for name in _PARAMS)
+        self.slot_id = params["slot"]
+        self.path_id = params.get("path")
 
     def address(self, value: bytes) -> Address:
         number = int.from_bytes(value, "big")
@@ -85,6 +87,9 @@ class MappingCodec:
         action.action_id = table.action_id
         for number, value in zip(table.param_ids, values, strict=True):
             action.params.add(param_id=number, value=value)
+        action.params.add(param_id=table.slot_id, value=packed(mapping.slot))
+        if table.path_id is not None:
+            action.params.add(param_id=table.path_id, value=packed(mapping.path))
         entry.metadata = mapping.metadata
         entry.idle_timeout_ns = int(mapping.idle_timeout * 1e9)
         return entry
@@ -124,7 +129,15 @@ class MappingCodec:
             table.address(dst),
             int.from_bytes(dport, "big"),
         )
-        return Mapping(key, mapped, entry.metadata, entry.idle_timeout_ns / 1e9)
+        path = b"" if table.path_id is None else params.get(table.path_id, b"")
+        return Mapping(
+            key,
+            mapped,
+            entry.metadata,
+            entry.idle_timeout_ns / 1e9,
+            int.from_bytes(params.get(table.slot_id, b""), "big"),
+            int.from_bytes(path, "big"),
+        )
 
 
 def _address_bytes(address: Address) -> bytes:

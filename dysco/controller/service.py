@@ -211,7 +211,10 @@ class Service:
     def sessions(
         self, match: str = "", host: str | None = None, state: str | None = None
     ) -> list[WholeSession]:
-        """Sessions, the youngest first. Raises FilterError."""
+        """Sessions, the youngest first. Raises FilterError, and NotFoundError for the host."""
+        names = [h.name for device in self.config.devices for h in device.hosts]
+        if host is not None and host not in names:
+            raise NotFoundError(f"no device has a host {host!r}; there are: {', '.join(names)}")
         fits = views.five_tuple_filter(match) if match else None
         hops = views.all_hops(self.nics)
         found = views.merge(hops, None if fits is None else lambda s: fits(s.session))
@@ -247,7 +250,8 @@ class Service:
                         raise DeviceError(f"device {nic.name} of host {host} is not ready")
                     actions = nic.runner.deliver(configured.host_id, event)
                     return [action for action in actions if isinstance(action, Tell)]
-        raise NotFoundError(f"no device has a host {host!r}")
+        names = ", ".join(h.name for device in self.config.devices for h in device.hosts)
+        raise NotFoundError(f"no device has a host {host!r}; there are: {names}")
 
     def hops(self) -> list[Hop]:
         """Every agent's view of every session."""

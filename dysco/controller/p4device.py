@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 BACKOFF_MIN, BACKOFF_MAX = 0.1, 2.0
 """Seconds between attempts to connect."""
 CONNECT_TIMEOUT = 10.0
+WRITE_TIMEOUT = 5.0
+"""Seconds; then the device is held to be stuck."""
 PIPELINE_TIMEOUT = 120.0
 """Seconds; a target may have to compile the program."""
 MAX_STRIDE = 1000
@@ -95,6 +97,9 @@ class P4Device:
         self._last_problem = ""
         self._primary = asyncio.Event()
         self._client: P4Client | None = None
+        self._stub: p4r_grpc.P4RuntimeAsyncStub | None = None
+        self._stuck = asyncio.Event()
+        """Set when the device leaves a Write without an answer."""
         self._out: deque[p4r.StreamMessageRequest] = deque()
         self._out_ready = asyncio.Event()
         self._changed = asyncio.Event()
@@ -160,6 +165,7 @@ class P4Device:
         self._election_id += 1
         client = P4Client(self.config.address, wait_for_ready=False)
         self._primary.clear()
+        self._stuck.clear()
         await client.open(complete_request=self._complete)
         self._client = client
         try:
@@ -170,14 +176,20 @@ class P4Device:
                 group.create_task(self._receive(client))
                 group.create_task(self._send(client))
                 group.create_task(self._serve(client))
+                group.create_task(self._watch())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            self._client = None
+            self._client = self._stub = None
             self._out.clear()
             self.writer.stop(f"device {self.config.name} is not connected")
             self._handler.down()
             await client.close()
+
+    async def _watch(self) -> None:
+        """A device that hangs keeps its connection: end it, and begin anew."""
+        await self._stuck.wait()
+        raise DeviceError(f"it left a Write without an answer for {WRITE_TIMEOUT:g} s")
 
     async def _serve(self, client: P4Client) -> None:
         """Reconcile whenever the device becomes ours."""
@@ -307,7 +319,7 @@ class P4Device:
             config=self.pipeline.config,
         )
         self._complete(request)
-        stub = p4r_grpc.P4RuntimeStub(_channel(client))
+        stub = self._stub_of(client)
         await stub.SetForwardingPipelineConfig(request, timeout=PIPELINE_TIMEOUT)
 
     async def _running(self, client: P4Client) -> p4r.ForwardingPipelineConfig | None:
@@ -351,6 +363,14 @@ class P4Device:
             if not entry.is_default_action and not entry.is_const:
                 yield entry
 
+    def _stub_of(self, client: P4Client) -> p4r_grpc.P4RuntimeAsyncStub:
+        """For requests with time-outs of their own, which the client has not."""
+        if self._stub is None:
+            if client.channel is None:
+                raise DeviceError("the connection is closed")
+            self._stub = p4r_grpc.P4RuntimeStub(client.channel)
+        return self._stub
+
     async def _write(self, updates: list[p4r.Update]) -> Errors:
         """One Write; errors by index of the update: (canonical code, text)."""
         client = self._client
@@ -358,27 +378,29 @@ class P4Device:
             reason = f"device {self.config.name} is not connected"
             return dict.fromkeys(range(len(updates)), (int(rpc_code.UNAVAILABLE), reason))
         request = p4r.WriteRequest(device_id=self.config.device_id, updates=updates)
+        self._complete(request)
         try:
-            await client.request(request)
-        except P4ClientError as error:
-            if error.details:
-                return {
-                    i: (int(detail.canonical_code), detail.message or detail.canonical_code.name)
-                    for i, detail in error.details.items()
-                }
-            return dict.fromkeys(range(len(updates)), (int(error.code), explain(error)))
+            await self._stub_of(client).Write(request, timeout=WRITE_TIMEOUT)
+        except grpc.RpcError as error:
+            return self._write_errors(P4ClientError(error, "Write", msg=request), len(updates))
         return {}
+
+    def _write_errors(self, error: P4ClientError, updates: int) -> Errors:
+        if error.code is GRPCStatusCode.DEADLINE_EXCEEDED:
+            # What it took of this is unknown: the next reconciliation will see.
+            self.counters["write_timeout"] += 1
+            self._stuck.set()
+        if error.details:
+            return {
+                i: (int(detail.canonical_code), detail.message or detail.canonical_code.name)
+                for i, detail in error.details.items()
+            }
+        return dict.fromkeys(range(updates), (int(error.code), explain(error)))
 
 
 def explain(error: P4ClientError) -> str:
     """A P4Runtime error in one line."""
     return f"{error.code.name}: {error.message}".replace("\n", " ")
-
-
-def _channel(client: P4Client) -> grpc.aio.Channel:
-    if client.channel is None:
-        raise DeviceError("the connection is closed")
-    return client.channel
 
 
 def _election_id(value: p4r.Uint128) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 from lab import (
@@ -251,3 +252,21 @@ def test_a_device_that_nobody_serves_is_told_with_its_address(bench: Lab) -> Non
     bench.config()
     wrong = bench.dyscod(ready="trying again")
     assert "NOT_FOUND" in wrong.text()
+
+
+def test_a_device_that_hangs_is_given_up_and_taken_again(bench: Lab) -> None:
+    """Its connection stands, but nothing is answered: a Write's time-out tells."""
+    daemon = bench.dyscod()
+    bench.ctl("policy", "add", "--match", "dst port 80", "--chain", "scrub")
+    device = bench.running[0].process
+    device.send_signal(signal.SIGSTOP)
+    try:
+        bench.ctl("policy", "add", "--match", "dst port 81", "--chain", "scrub", code=6)
+        daemon.wait_for("it left a Write without an answer for 5 s")
+    finally:
+        device.send_signal(signal.SIGCONT)
+    daemon.wait_for("device nic1: ready", times=2)
+    assert bench.counter("devices", "nic1", "write_timeout") >= 1
+    assert len(bench.client.get("v1", "policies")) == 1, "what was refused is nowhere"
+    bench.send(CLIENT, segment(ends(49100), SYN, options=SYN_OPTIONS))
+    assert bench.receive(NETWORK, is_syn).payload[:4] == b"DySC"

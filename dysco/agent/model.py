@@ -122,6 +122,6 @@ class Mapping:
     idle_timeout: float = 0.0
     """Seconds without a packet until `Idle` is reported; 0: never."""
     slot: int = 0
-    """The leg's registers in the data plane, 1 to 65535; 0: it is not tracked."""
+    """The leg's registers in the data plane, from 1 on; 0: it is not tracked."""
     path: int = 0
     """Of an inbound mapping: which of the leg's two paths this subsession is."""

@@ -113,12 +113,14 @@ def _session_entries(sessions: Sessions) -> Iterator[fy.P4TableEntry]:
         yield _entry(
             "outbound_v4",
             {"host": HOST, "src": a, "dst": b, "sport": port, "dport": dport},
-            fy.P4TableAction("to_subsession_v4", src=a, dst=b, sport=mapped, dport=dport),
+            fy.P4TableAction("to_subsession_v4", src=a, dst=b, sport=mapped, dport=dport, slot=0),
         )
         yield _entry(
             "inbound_v4",
             {"host": HOST, "src": b, "dst": a, "sport": dport, "dport": mapped},
-            fy.P4TableAction("to_session_v4", src=b, dst=a, sport=dport, dport=port),
+            fy.P4TableAction(
+                "to_session_v4", src=b, dst=a, sport=dport, dport=port, slot=0, path=0
+            ),
         )
 
 

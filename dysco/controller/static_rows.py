@@ -10,6 +10,8 @@ from dysco.controller.config import CPU_PORT, DeviceConfig
 from dysco.controller.pipeline import Row, RowKey
 
 CPU_CLONE_SESSION = 1
+COPIES = (1, 2, 4)
+"""What an ingress clone is for, the P4 program's COPY_*: a clone session for each sum of them."""
 FLOOD_GROUP = 1
 
 
@@ -29,17 +31,27 @@ def port_rows(config: DeviceConfig) -> Iterator[Row]:
 
 
 def replication(config: DeviceConfig) -> list[p4r.Entity]:
-    """The clone session for copies to the CPU port, and the flood group."""
-    clone = p4r.CloneSessionEntry(
-        session_id=CPU_CLONE_SESSION,
-        replicas=[p4r.Replica(egress_port=CPU_PORT, instance=1)],
-    )
+    """The clone sessions, for copies and for passes of their own, and the flood group."""
+    clones = [
+        p4r.CloneSessionEntry(
+            session_id=session,
+            replicas=[
+                p4r.Replica(egress_port=CPU_PORT, instance=copy)
+                for copy in COPIES
+                if session & copy
+            ],
+        )
+        for session in range(1, sum(COPIES) + 1)
+    ]
     flood = p4r.MulticastGroupEntry(
         multicast_group_id=FLOOD_GROUP,
         replicas=[p4r.Replica(egress_port=port, instance=1) for port in config.ports],
     )
     wrap = p4r.PacketReplicationEngineEntry
     return [
-        p4r.Entity(packet_replication_engine_entry=wrap(clone_session_entry=clone)),
+        *(
+            p4r.Entity(packet_replication_engine_entry=wrap(clone_session_entry=clone))
+            for clone in clones
+        ),
         p4r.Entity(packet_replication_engine_entry=wrap(multicast_group_entry=flood)),
     ]

@@ -11,26 +11,42 @@ typedef bit<16>  l4_port_t;
 typedef bit<16>  host_id_t;     // a host behind this device; NO_HOST: not one of ours
 typedef bit<16>  policy_id_t;   // NO_POLICY: none matched
 
+typedef bit<32>  slot_t;        // a leg that is tracked; NO_SLOT: none
+
 const host_id_t   NO_HOST = 0;
 const policy_id_t NO_POLICY = 0;
+const slot_t      NO_SLOT = 0;
+const bit<32>     SLOTS = 32768;
 
 const port_t  CPU_PORT = 255;
-const bit<32> CPU_CLONE_SESSION = 1;
 const bit<16> FLOOD_GROUP = 1;
+
+// What an ingress clone is for: a bit each, which is also the replica's egress_rid. The clone session's
+// number is the sum of what is wanted, so that one clone a pass serves them all.
+const bit<8> COPY_WATCH = 1;    // a copy for the controller
+const bit<8> COPY_EXTRA = 2;    // a second segment, made in a pass of its own
+const bit<8> COPY_REPORT = 4;   // a report of the leg's registers, likewise
+const bit<32> CPU_CLONE_SESSION = 1;    // COPY_WATCH alone; egress clones too
 
 const bit<16> ETHERTYPE_IPV4 = 0x0800;
 const bit<16> ETHERTYPE_ARP = 0x0806;
 const bit<16> ETHERTYPE_IPV6 = 0x86dd;
 const bit<8>  PROTO_ICMP = 1;
 const bit<8>  PROTO_TCP = 6;
+const bit<8>  PROTO_UDP = 17;
 const bit<8>  PROTO_ICMPV6 = 58;
 const bit<8>  ICMPV6_NEIGHBOUR_ADVERTISEMENT = 136;
 const bit<16> ARP_REPLY = 2;
+const bit<16> ETHERTYPE_LEG = 0x88b5;   // queries and reports, to and from the CPU port only
 
 // First bytes of a Dysco header, in front of a SYN's payload: "DySC". However short it is cut, such a SYN
 // is for the agent, which counts it: no host shall see it.
 const bit<32> DYSCO_MAGIC = 0x44795343;
 const bit<16> DYSCO_MAGIC_SIZE = 4;
+// UDP, from host to host: announcements for data planes ("DySA"), messages for agents ("DyCo").
+const bit<16> ANNOUNCEMENT_PORT = 17529;
+const bit<32> ANNOUNCEMENT_MAGIC = 0x44795341;
+const bit<32> CONTROL_MAGIC = 0x4479436f;
 
 // Why a packet went to the controller.
 enum bit<8> Reason {
@@ -39,21 +55,71 @@ enum bit<8> Reason {
     DYSCO_SYN = 2,      // a SYN with a Dysco header for one of our hosts
     SENT = 3,           // copy of a SYN-ACK, FIN or RST that a host of ours sent in a session
     RECEIVED = 4,       // copy of one that a host of ours receives
-    NEIGHBOUR = 5       // copy of an ARP reply or a neighbour advertisement
+    NEIGHBOUR = 5,      // copy of an ARP reply or a neighbour advertisement
+    NEW_PATH = 6,       // a segment of the handshake of a leg's other path, as the network has it
+    SPLIT = 7,          // a host's segment that lies across the cutoff
+    LEG = 8,            // a report of a leg's registers
+    CONTROL = 9         // a control message for a host's agent
 }
 
 // What the pipeline does with a packet-out.
 enum bit<8> Submit {
     PORT = 0,           // leaves at `port` as it is
     ROUTE = 1,          // routed by its destination address, like a subsession's packet
-    BRIDGE = 2          // bridged as if it had come in at `port`, outside of any session
+    BRIDGE = 2,         // bridged as if it had come in at `port`, outside of any session
+    HOST = 3,           // as if the host at `port` had sent it
+    LATCH = 4,          // an announcement: its leg takes the new path, and it goes to the other anchor
+    REVOKE = 5,         // an announcement: its leg never latches; a report comes back
+    QUERY = 6           // a report comes back
 }
 
 // Index of the `drops` counter.
 enum bit<8> Drop {
     NO_ROUTE = 0,       // a subsession's packet, but no route to its next host
     HAIRPIN = 1,        // would leave where it came in
-    BAD_PACKET_OUT = 2  // packet-out with an unknown submit mode
+    BAD_PACKET_OUT = 2  // packet-out with an unknown submit mode, or a frame that does not fit it
+}
+
+// Index of the `legs` counter: what a reconfiguration dropped, held back or changed.
+enum bit<8> Count {
+    EARLY_NEW = 0,      // new path, before the other side's announcement
+    LATE_OLD = 1,       // old data from the host, after the old path
+    OLD_BEYOND = 2,     // data from the cutoff on that came by the old path
+    OLD_REPEATED = 3,   // old data that the host has, answered by the anchor
+    DUPLICATE_ACK = 4,  // not sent twice
+    STALE_ACK = 5,      // says nothing to the host
+    JUMP = 6,           // a sequence number out of bounds moved nothing
+    OLD_RESET = 7,      // the end of the old path, swallowed
+    STRADDLES = 8,      // across the cutoff, sent to the agent
+    ANNOUNCEMENT = 9    // an announcement that is not for this switch
+}
+
+// Why a report comes; a bit each.
+const bit<16> EVENT_ANNOUNCED = 1;
+const bit<16> EVENT_DRAINED = 2;
+const bit<16> EVENT_CLOSING = 4;
+const bit<16> EVENT_REVOKED = 8;
+
+// What becomes of a segment of a tracked leg. The first ones are also what a second pass is for.
+enum bit<8> Kind {
+    AS_IS = 0,          // by the only way there is
+    OLD_BARE = 1,       // only its ACK, on the old path
+    OLD_LAST = 2,       // only its ACK, as far as the old path goes
+    NEW_BARE = 3,       // only its ACK, on the new path
+    NEW_RESET = 4,      // a RST's second half
+    ANSWER = 5,         // an ACK for old data, back to where it came from
+    REPORT = 6,
+    DELIVER = 7,        // it has been routed to a host of this device
+    OLD = 8,            // the segment, on the old path
+    OLD_CLAMPED = 9,    // likewise, its ACK only as far as the old path goes
+    OLD_RESET = 10,
+    NEW = 11,           // the segment, on the new path
+    HOST_ANSWER = 12,   // an ACK for the host that sent it
+    SPLIT = 13,         // across the cutoff: for the agent
+    HOST = 14,          // the segment, to the host
+    HOST_BARE = 15,     // only its ACK, to the host
+    NEW_PATH = 16,      // of its handshake: for the agent
+    NOTHING = 17
 }
 
 #endif

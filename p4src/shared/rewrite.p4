@@ -1,7 +1,8 @@
 // Puts the mapped five-tuple into the packet and brings its checksums along, incrementally
 // (RFC 1624, eqn. 3: HC' = ~(~HC + ~m + m')), so that a corrupt segment stays corrupt end to end.
 //
-//   TCP:         addresses and ports; the IPv4 and TCP checksums follow.
+//   TCP:         addresses and ports; the IPv4 and TCP checksums follow, the latter also what changed
+//                in the header already (meta.tcp_sum).
 //   ICMP error:  the quoted five-tuple (reversed again) and the outer destination, which is the
 //                quoted source; the outer source too where the error leaves a host of ours, so that
 //                no router on the way sees its own address come back.
@@ -19,7 +20,7 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
         if (hdr.tcp.isValid()) {
             hdr.tcp.sport = meta.mapped.sport;
             hdr.tcp.dport = meta.mapped.dport;
-            Patch.apply(hdr.tcp.checksum, meta.address_sum + meta.port_sum);
+            Patch.apply(hdr.tcp.checksum, meta.address_sum + meta.port_sum + meta.tcp_sum);
             if (hdr.ipv4.isValid()) {
                 hdr.ipv4.src = meta.mapped.src_v4;
                 hdr.ipv4.dst = meta.mapped.dst_v4;
@@ -36,7 +37,7 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
                 hdr.quoted_ipv4.src = meta.mapped.dst_v4;
                 hdr.quoted_ipv4.dst = meta.mapped.src_v4;
                 Patch.apply(hdr.quoted_ipv4.checksum, meta.address_sum);
-                Patch.apply(hdr.icmp.checksum, meta.port_sum);
+                Patch.apply(hdr.icmp.checksum, meta.port_sum + meta.tcp_sum);
                 outer = change_v4(hdr.ipv4.dst, meta.mapped.dst_v4);
                 hdr.ipv4.dst = meta.mapped.dst_v4;
                 if (outward) {
@@ -54,12 +55,10 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
                     hdr.ipv6.src = meta.mapped.src_v6;
                 }
                 // ICMPv6 covers the pseudo-header and all that is quoted (RFC 4443, 2.3).
-                outer = outer + meta.address_sum + meta.port_sum;
+                outer = outer + meta.address_sum + meta.port_sum + meta.tcp_sum;
                 Patch.apply(hdr.icmp.checksum, outer);
             }
         }
-        // The next stage looks up the packet as it is now.
-        meta.lookup = meta.mapped;
     }
 }
 

@@ -3,7 +3,7 @@
 //   host --[session's five-tuple]--> Outbound --[subsession's]--> network
 //   host <--[session's five-tuple]-- Inbound  <--[subsession's]-- network
 //
-// A packet between two hosts of this device passes through both, in this order.
+// A packet between two hosts of this device passes through both, in this order, a pass each.
 // An ICMP error about a packet that went one way is looked up as a packet that goes the other way:
 // FiveTuple reverses what it quotes, so that the same entries serve.
 #ifndef DYSCO_SESSION_P4
@@ -41,9 +41,10 @@ control Outbound(in headers_t hdr, inout metadata_t meta) {
     direct_counter(CounterType.packets_and_bytes) outbound_v4_counter;
     direct_counter(CounterType.packets_and_bytes) outbound_v6_counter;
 
-    action to_subsession_v4(ipv4_t src, ipv4_t dst, l4_port_t sport, l4_port_t dport) {
+    action to_subsession_v4(ipv4_t src, ipv4_t dst, l4_port_t sport, l4_port_t dport, slot_t slot) {
         outbound_v4_counter.count();
         meta.hit = 1;
+        meta.slot = slot;
         meta.mapped.src_v4 = src;
         meta.mapped.dst_v4 = dst;
         meta.mapped.sport = sport;
@@ -51,9 +52,10 @@ control Outbound(in headers_t hdr, inout metadata_t meta) {
         meta.address_sum = change_v4(meta.lookup.src_v4, src) + change_v4(meta.lookup.dst_v4, dst);
         meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
-    action to_subsession_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport) {
+    action to_subsession_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport, slot_t slot) {
         outbound_v6_counter.count();
         meta.hit = 1;
+        meta.slot = slot;
         meta.mapped.src_v6 = src;
         meta.mapped.dst_v6 = dst;
         meta.mapped.sport = sport;
@@ -104,9 +106,12 @@ control Inbound(in headers_t hdr, inout metadata_t meta) {
     direct_counter(CounterType.packets_and_bytes) inbound_v4_counter;
     direct_counter(CounterType.packets_and_bytes) inbound_v6_counter;
 
-    action to_session_v4(ipv4_t src, ipv4_t dst, l4_port_t sport, l4_port_t dport) {
+    action to_session_v4(ipv4_t src, ipv4_t dst, l4_port_t sport, l4_port_t dport, slot_t slot,
+                         bit<1> path) {
         inbound_v4_counter.count();
         meta.hit = 1;
+        meta.slot = slot;
+        meta.arrival_path = path;
         meta.mapped.src_v4 = src;
         meta.mapped.dst_v4 = dst;
         meta.mapped.sport = sport;
@@ -114,9 +119,12 @@ control Inbound(in headers_t hdr, inout metadata_t meta) {
         meta.address_sum = change_v4(meta.lookup.src_v4, src) + change_v4(meta.lookup.dst_v4, dst);
         meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
-    action to_session_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport) {
+    action to_session_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport, slot_t slot,
+                         bit<1> path) {
         inbound_v6_counter.count();
         meta.hit = 1;
+        meta.slot = slot;
+        meta.arrival_path = path;
         meta.mapped.src_v6 = src;
         meta.mapped.dst_v6 = dst;
         meta.mapped.sport = sport;

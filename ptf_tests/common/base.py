@@ -14,7 +14,7 @@ import ptf
 from common import device
 from common.device import Count, PacketIn
 from common.network import (
-    CPU_CLONE_SESSION,
+    COPIES,
     CPU_PORT,
     FAMILIES,
     FLOOD_GROUP,
@@ -63,7 +63,7 @@ class DyscoTest(BaseTest):
 
     def network(self) -> Iterator[Any]:
         """The entities that make the network of network.py."""
-        yield _clone_session()
+        yield from _clone_sessions()
         yield _flood_group()
         for host in OURS:
             params = {"host": host.id, "is_middlebox": host.is_middlebox, "uplink": UPLINK}
@@ -88,17 +88,33 @@ class DyscoTest(BaseTest):
         params = {"port": host.port, "dst_mac": host.mac, "host": host.id}
         return self.device.table(_route_table(prefix), {"dst": prefix}, "to_host", params)
 
-    def outbound(self, host: Host, session: FiveTuple, subsession: FiveTuple, idle: int = 0) -> Any:
+    def outbound(
+        self,
+        host: Host,
+        session: FiveTuple,
+        subsession: FiveTuple,
+        idle: int = 0,
+        slot: int = 0,
+    ) -> Any:
         """An entry that maps what the host sends; `idle` in ns."""
         table, action = f"outbound_{session.family}", f"to_subsession_{session.family}"
         match = {"host": host.id, **session._asdict()}
-        return self.device.table(table, match, action, subsession._asdict(), idle_timeout_ns=idle)
+        params = {**subsession._asdict(), "slot": slot}
+        return self.device.table(table, match, action, params, idle_timeout_ns=idle)
 
-    def inbound(self, host: Host, subsession: FiveTuple, session: FiveTuple) -> Any:
+    def inbound(
+        self,
+        host: Host,
+        subsession: FiveTuple,
+        session: FiveTuple,
+        slot: int = 0,
+        path: int = 0,
+    ) -> Any:
         """An entry that maps what the host receives."""
         table, action = f"inbound_{session.family}", f"to_session_{session.family}"
         match = {"host": host.id, **subsession._asdict()}
-        return self.device.table(table, match, action, session._asdict())
+        params = {**session._asdict(), "slot": slot, "path": path}
+        return self.device.table(table, match, action, params)
 
     def policy(self, family: str, chain: int | None, priority: int = 10, **match: Any) -> Any:
         """A policy entry; `chain` None: direct. `match` has (value, mask) pairs."""
@@ -223,12 +239,15 @@ def _route_table(prefix: str) -> str:
     return "route_v6" if ":" in prefix else "route_v4"
 
 
-def _clone_session() -> Any:
-    entity = p4runtime_pb2.Entity()
-    session = entity.packet_replication_engine_entry.clone_session_entry
-    session.session_id = CPU_CLONE_SESSION
-    session.replicas.add(egress_port=CPU_PORT, instance=1)
-    return entity
+def _clone_sessions() -> Iterator[Any]:
+    for number in range(1, sum(COPIES) + 1):
+        entity = p4runtime_pb2.Entity()
+        session = entity.packet_replication_engine_entry.clone_session_entry
+        session.session_id = number
+        for copy in COPIES:
+            if number & copy:
+                session.replicas.add(egress_port=CPU_PORT, instance=copy)
+        yield entity
 
 
 def _flood_group() -> Any:

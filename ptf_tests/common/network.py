@@ -48,6 +48,8 @@ OTHER_PORT = 4
 PORTS = range(1, 6)
 CPU_PORT = 255
 CPU_CLONE_SESSION = 1
+COPIES = (1, 2, 4)
+"""A clone session for each sum of them."""
 FLOOD_GROUP = 1
 
 A = Host(11, 1, "02:00:00:00:00:0a", "10.1.0.10", "2001:db8:1::a")
@@ -73,6 +75,10 @@ class Reason(IntEnum):
     SENT = 3
     RECEIVED = 4
     NEIGHBOUR = 5
+    NEW_PATH = 6
+    SPLIT = 7
+    LEG = 8
+    CONTROL = 9
 
 
 class Submit(IntEnum):
@@ -81,6 +87,10 @@ class Submit(IntEnum):
     PORT = 0
     ROUTE = 1
     BRIDGE = 2
+    HOST = 3
+    LATCH = 4
+    REVOKE = 5
+    QUERY = 6
 
 
 class Drop(IntEnum):

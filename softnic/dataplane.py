@@ -146,10 +146,14 @@ class CounterValue:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One copy made by a clone session or a multicast group."""
+    """One copy made by a clone session or a multicast group.
+
+    It goes to `port`, or while that is down to the first of `backups` that is up.
+    """
 
     port: int
     instance: int
+    backups: tuple[Replica, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -385,9 +385,13 @@ class NativeDataPlane:
         self._group(0, group, replicas, 0)
 
     def _group(self, kind: int, number: int, replicas: Sequence[Replica], truncate: int) -> None:
-        flat = [v for r in replicas for v in (r.port, r.instance)]
-        pairs = (ctypes.c_uint32 * max(len(flat), 1))(*flat)
-        if self._lib.sn_group_set(self._d, kind, number, pairs, len(replicas), truncate) != 0:
+        flat: list[int] = []
+        for replica in replicas:
+            ways = (replica, *replica.backups)
+            flat.append(len(ways))
+            flat += [value for way in ways for value in (way.port, way.instance)]
+        words = (ctypes.c_uint32 * max(len(flat), 1))(*flat)
+        if self._lib.sn_group_set(self._d, kind, number, words, len(replicas), truncate) != 0:
             raise DataPlaneError(f"{self.name}: out of memory")
 
     # ---- packets

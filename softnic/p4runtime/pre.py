@@ -129,6 +129,8 @@ def _apply(
     for replica in kept.replicas:
         if replica.port:
             replica.port = canonical(replica.port)
+        for backup in replica.backup_replicas:
+            backup.port = canonical(backup.port)
     entries[number] = kept
 
 
@@ -139,24 +141,40 @@ def _check_id(where: str, number: int, highest: int) -> None:
 
 def _replicas(where: str, messages: Iterable[p4r.Replica]) -> tuple[Replica, ...]:
     replicas: list[Replica] = []
+    seen: set[tuple[int, int]] = set()
     for message in messages:
-        if message.backup_replicas:
-            raise unimplemented(f"{where}: backup replicas")
         match message.WhichOneof("port_kind"):
-            case "port" if not message.port:
-                raise P4RuntimeError(Code.OUT_OF_RANGE, f"{where}: a replica's port is empty")
             case "port":
-                port = int.from_bytes(message.port, "big")
+                port = _port(where, message.port)
             case "egress_port":
                 port = message.egress_port
             case _:
                 raise invalid(f"{where}: a replica has no port")
-        if port > _MAX_PORT:
-            raise P4RuntimeError(Code.OUT_OF_RANGE, f"{where}: port {port} is wider than 32 bits")
-        if message.instance > _MAX_INSTANCE:
-            raise invalid(f"{where}: instance {message.instance} is above {_MAX_INSTANCE}")
-        replica = Replica(port, message.instance)
-        if replica in replicas:
+        backups = tuple(
+            _replica(where, _port(where, backup.port), backup.instance)
+            for backup in message.backup_replicas
+        )
+        replica = _replica(where, port, message.instance, backups)
+        if (port, replica.instance) in seen:
             raise invalid(f"{where}: port {port} with instance {replica.instance} is there twice")
+        seen.add((port, replica.instance))
+        ports = [way.port for way in (replica, *backups)]
+        if len(set(ports)) < len(ports):
+            raise invalid(f"{where}: port {port} and its backups must all differ")
         replicas.append(replica)
     return tuple(replicas)
+
+
+def _port(where: str, value: bytes) -> int:
+    if not value:
+        raise P4RuntimeError(Code.OUT_OF_RANGE, f"{where}: a replica's port is empty")
+    port = int.from_bytes(value, "big")
+    if port > _MAX_PORT:
+        raise P4RuntimeError(Code.OUT_OF_RANGE, f"{where}: port {port} is wider than 32 bits")
+    return port
+
+
+def _replica(where: str, port: int, instance: int, backups: tuple[Replica, ...] = ()) -> Replica:
+    if instance > _MAX_INSTANCE:
+        raise invalid(f"{where}: instance {instance} is above {_MAX_INSTANCE}")
+    return Replica(port, instance, backups)

@@ -19,7 +19,7 @@ SN_EXPORT struct sn_device *sn_device_new(uint32_t cpu_port, uint32_t drop_port)
     d->cpu_port = cpu_port;
     d->drop_port = drop_port;
     d->start_ns = sn_now();
-    d->epoll_fd = d->wake_fd = -1;
+    d->epoll_fd = d->wake_fd = d->link_fd = -1;
     d->cpu.number = cpu_port;
     d->cpu.fd = d->other.fd = -1;
     pthread_mutex_init(&d->inject_mutex, NULL);
@@ -49,8 +49,13 @@ SN_EXPORT void sn_device_stop(struct sn_device *d) {
     sn_io_stop(d);
 }
 
+static void group_clear(struct sn_group *g) {
+    free(g->replicas); /* their ways are in the same block */
+    g->replicas = NULL;
+}
+
 static void groups_free(struct sn_groups *g) {
-    for (uint32_t i = 0; i < g->n; i++) free(g->items[i].replicas);
+    for (uint32_t i = 0; i < g->n; i++) group_clear(&g->items[i]);
     free(g->items);
     g->items = NULL;
     g->n = 0;
@@ -275,19 +280,34 @@ SN_EXPORT int sn_register_access(struct sn_device *d, uint32_t reg, uint32_t ind
 
 /* ---- replication ------------------------------------------------------------------------- */
 
-static int group_set(struct sn_groups *g, uint32_t id, const uint32_t *pairs, uint32_t n,
+/* words: of each replica the number of its ways, then port and instance of each way. */
+static struct sn_replica *replicas_new(const uint32_t *words, uint32_t n) {
+    size_t ways = 0;
+    const uint32_t *w = words;
+    for (uint32_t i = 0; i < n; i++) ways += *w, w += 1 + 2 * *w;
+    struct sn_replica *r = malloc(n * sizeof *r + ways * sizeof *r->ways);
+    if (!r) return NULL;
+    struct sn_copy *next = (struct sn_copy *)(r + n);
+    for (uint32_t i = 0; i < n; i++) {
+        r[i] = (struct sn_replica){*words++, next};
+        for (uint32_t k = 0; k < r[i].n; k++, words += 2)
+            *next++ = (struct sn_copy){words[0], words[1]};
+    }
+    return r;
+}
+
+static int group_set(struct sn_groups *g, uint32_t id, const uint32_t *words, uint32_t n,
                      uint32_t truncate) {
     uint32_t i = 0;
     while (i < g->n && g->items[i].id != id) i++;
     if (n == 0) {
         if (i == g->n) return 0;
-        free(g->items[i].replicas);
+        group_clear(&g->items[i]);
         g->items[i] = g->items[--g->n];
         return 0;
     }
-    struct sn_replica *r = malloc(n * sizeof *r);
+    struct sn_replica *r = replicas_new(words, n);
     if (!r) return -1;
-    for (uint32_t k = 0; k < n; k++) r[k] = (struct sn_replica){pairs[2 * k], pairs[2 * k + 1]};
     if (i == g->n) {
         struct sn_group *p = realloc(g->items, (g->n + 1) * sizeof *p);
         if (!p) {
@@ -297,16 +317,16 @@ static int group_set(struct sn_groups *g, uint32_t id, const uint32_t *pairs, ui
         g->items = p;
         g->items[g->n++] = (struct sn_group){.id = id};
     }
-    free(g->items[i].replicas);
+    group_clear(&g->items[i]);
     g->items[i] = (struct sn_group){id, n, truncate, r};
     return 0;
 }
 
-/* pairs: port and instance of each replica. */
-SN_EXPORT int sn_group_set(struct sn_device *d, int is_clone, uint32_t id, const uint32_t *pairs,
+/* `words` as above; no replicas: the group is deleted. */
+SN_EXPORT int sn_group_set(struct sn_device *d, int is_clone, uint32_t id, const uint32_t *words,
                            uint32_t n, uint32_t truncate) {
     sn_lock(&d->lock);
-    int rc = group_set(is_clone ? &d->sessions : &d->groups, id, pairs, n, truncate);
+    int rc = group_set(is_clone ? &d->sessions : &d->groups, id, words, n, truncate);
     sn_unlock(&d->lock);
     return rc;
 }

@@ -154,8 +154,12 @@ struct sn_port {
     uint32_t rx_big; /* the last burst was of super-segments */
 };
 
+/* One copy: to the first of its ports that is up, the preferred one first. */
 struct sn_replica {
-    uint32_t port, instance;
+    uint32_t n;
+    struct sn_copy {
+        uint32_t port, instance;
+    } *ways;
 };
 
 struct sn_group {
@@ -214,7 +218,7 @@ struct sn_device {
     pthread_t thread;
     int started;
     _Atomic int stop;
-    int epoll_fd, wake_fd;
+    int epoll_fd, wake_fd, link_fd;
     struct sn_io *io;
     pthread_mutex_t out_mutex; /* packet-outs waiting */
     struct sn_frame *out_queue;
@@ -233,6 +237,8 @@ uint8_t *sn_burst_alloc(struct sn_burst *b, size_t n);
 /* Runs one frame through; what comes out is appended to b->outs. The lock must be held. */
 void sn_switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_frame *f);
 const struct sn_group *sn_group_find(const struct sn_groups *g, uint32_t id);
+/* Where a replica goes now; where all its ports are down, the preferred one, to be counted there. */
+struct sn_copy sn_replica_way(const struct sn_device *d, const struct sn_replica *r);
 void sn_punt(struct sn_device *d, const struct sn_out *o);
 /* Reports idle entries of at most `budget` looked at; 1 when a whole round is done. */
 int sn_sweep(struct sn_device *d, uint64_t now, uint32_t budget);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <poll.h>
 #include <stdio.h>
@@ -39,6 +40,7 @@
 #define SWEEP_BUDGET 2048u
 #define SEND_TRIES 20
 #define WAKE_TAG 0xffffffffu
+#define LINK_TAG 0xfffffffeu
 
 struct sn_io {
     uint8_t *rx;
@@ -103,11 +105,32 @@ static void port_care(struct sn_device *d, struct sn_port *p) {
     struct ifreq r;
     memset(&r, 0, sizeof r);
     memcpy(r.ifr_name, p->ifname, IFNAMSIZ - 1);
-    p->up = ioctl(p->fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP) != 0;
+    p->up = ioctl(p->fd, SIOCGIFFLAGS, &r) == 0 && (r.ifr_flags & IFF_UP) &&
+            (r.ifr_flags & IFF_RUNNING);
     struct tpacket_stats st;
     socklen_t n = sizeof st;
     if (getsockopt(p->fd, SOL_PACKET, PACKET_STATISTICS, &st, &n) == 0)
         p->drops[SN_DROP_RX_OVERRUN] += st.tp_drops;
+}
+
+static void care_for_ports(struct sn_device *d) {
+    for (uint32_t i = 0; i < d->n_ports; i++) port_care(d, &d->ports[i]);
+}
+
+/* The kernel tells of links that come, go, rise and fall; which ones is looked up, not parsed. */
+static int link_open(void) {
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0) return fd;
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
+static void link_changed(struct sn_device *d) {
+    uint8_t ignored[8192];
+    for (int i = 0; i < 64 && (recv(d->link_fd, ignored, sizeof ignored, 0) > 0 || errno == ENOBUFS);)
+        i++;
+    care_for_ports(d);
 }
 
 /* ---- out --------------------------------------------------------------------------------- */
@@ -293,7 +316,7 @@ static void housekeeping(struct sn_device *d) {
     uint64_t now = sn_now();
     if (now - d->last_care >= CARE_NS) {
         d->last_care = now;
-        for (uint32_t i = 0; i < d->n_ports; i++) port_care(d, &d->ports[i]);
+        care_for_ports(d);
     }
     if (now - d->last_sweep >= SWEEP_NS) {
         sn_lock(&d->lock);
@@ -313,6 +336,10 @@ static void *worker(void *arg) {
             if (ev[i].data.u32 == WAKE_TAG) {
                 uint64_t ticks;
                 if (read(d->wake_fd, &ticks, sizeof ticks) > 0) take_packet_outs(d);
+                continue;
+            }
+            if (ev[i].data.u32 == LINK_TAG) {
+                link_changed(d);
                 continue;
             }
             struct sn_port *p = &d->ports[ev[i].data.u32];
@@ -350,10 +377,12 @@ int sn_io_start(struct sn_device *d) {
     if (d->epoll_fd < 0 || d->wake_fd < 0) return -1;
     struct epoll_event ev = {.events = EPOLLIN, .data.u32 = WAKE_TAG};
     if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->wake_fd, &ev) < 0) return -1;
-    for (uint32_t i = 0; i < d->n_ports; i++) {
+    /* Where there is no netlink, ports are still looked after every CARE_NS. */
+    ev.data.u32 = LINK_TAG;
+    if ((d->link_fd = link_open()) >= 0) epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->link_fd, &ev);
+    for (uint32_t i = 0; i < d->n_ports; i++)
         if (port_open(d, &d->ports[i]) < 0) return -1;
-        port_care(d, &d->ports[i]);
-    }
+    care_for_ports(d);
     d->last_care = d->last_sweep = sn_now();
     if (pthread_create(&d->thread, NULL, worker, d) != 0) return -1;
     d->started = 1;
@@ -369,7 +398,8 @@ void sn_io_stop(struct sn_device *d) {
         if (d->epoll_fd >= 0) port_close(d, &d->ports[i]);
     if (d->epoll_fd >= 0) close(d->epoll_fd);
     if (d->wake_fd >= 0) close(d->wake_fd);
-    d->epoll_fd = d->wake_fd = -1;
+    if (d->link_fd >= 0) close(d->link_fd);
+    d->epoll_fd = d->wake_fd = d->link_fd = -1;
     for (uint32_t i = 0; d->out_queue && i < d->out_count; i++)
         free((void *)(uintptr_t)d->out_queue[(d->out_head + i) % OUT_QUEUE].data);
     if (d->io) free(d->io->rx);

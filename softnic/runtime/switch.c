@@ -50,6 +50,15 @@ const struct sn_group *sn_group_find(const struct sn_groups *g, uint32_t id) {
     return NULL;
 }
 
+struct sn_copy sn_replica_way(const struct sn_device *d, const struct sn_replica *r) {
+    for (uint32_t i = 0; r->n > 1 && i < r->n; i++) {
+        uint32_t number = r->ways[i].port;
+        const struct sn_port *p = number < SN_MAX_PORTS ? d->by_number[number] : NULL;
+        if (number == d->cpu_port || (p && p->up)) return r->ways[i];
+    }
+    return r->ways[0];
+}
+
 /* ---- working memory ---------------------------------------------------------------------- */
 
 int sn_burst_init(struct sn_burst *b) {
@@ -250,9 +259,10 @@ static void run_egress(struct pass *p, uint32_t depth, struct sn_ctx *c, uint32_
             if (!may_pass(p, depth + 1)) break;
             struct sn_ctx *k = copy_pass(p, depth + 1, c);
             keep_fields(p, k, c, c->clone_list, SN_EGRESS_CLONE);
-            k->std.egress_rid = g->replicas[i].instance;
+            struct sn_copy to = sn_replica_way(p->d, &g->replicas[i]);
+            k->std.egress_rid = to.instance;
             k->trunc = g->truncate ? g->truncate : SN_NONE;
-            run_egress(p, depth + 1, k, g->replicas[i].port);
+            run_egress(p, depth + 1, k, to.port);
         }
     }
     if (c->std.egress_spec == p->d->drop_port) {
@@ -282,9 +292,10 @@ static void clone_ingress(struct pass *p, uint32_t depth, const struct sn_ctx *c
         k->std.ingress_port = p->f->port;
         p->prog->parse(k);
         keep_fields(p, k, c, c->clone_list, SN_INGRESS_CLONE);
-        k->std.egress_rid = g->replicas[i].instance;
+        struct sn_copy to = sn_replica_way(p->d, &g->replicas[i]);
+        k->std.egress_rid = to.instance;
         k->trunc = g->truncate ? g->truncate : SN_NONE;
-        run_egress(p, depth + 1, k, g->replicas[i].port);
+        run_egress(p, depth + 1, k, to.port);
     }
 }
 
@@ -298,8 +309,9 @@ static void multicast(struct pass *p, uint32_t depth, struct sn_ctx *c) {
     for (uint32_t i = 0; i < g->n; i++) {
         if (!may_pass(p, depth + 1)) return;
         struct sn_ctx *k = copy_pass(p, depth + 1, c);
-        k->std.egress_rid = g->replicas[i].instance;
-        run_egress(p, depth + 1, k, g->replicas[i].port);
+        struct sn_copy to = sn_replica_way(p->d, &g->replicas[i]);
+        k->std.egress_rid = to.instance;
+        run_egress(p, depth + 1, k, to.port);
     }
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,7 +39,10 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except UnreachableError as error:
-            _fail(f"{error}\nIs it running? Start it with: dyscod --config FILE", EXIT_UNREACHABLE)
+            hint = (
+                "Is it running? Start it with: dyscod --config FILE; or is it elsewhere? --server"
+            )
+            _fail(f"{error}\n{hint}", EXIT_UNREACHABLE)
         except ApiError as error:
             _fail(error.detail, _EXITS.get(error.status, 1))
 
@@ -209,12 +212,30 @@ def _chain(chain: list[str] | None) -> str:
 @_pass
 def policy_remove(context: _Context, policies: tuple[str, ...]) -> None:
     """Remove policies, by name or id. Sessions that they started go on."""
-    removed = [context.client.delete("v1", "policies", name) for name in policies]
+    _delete_each(
+        context, "policies", policies, lambda p: f"policy {p['name']} (id {p['id']}) is removed"
+    )
+
+
+def _delete_each(
+    context: _Context, kind: str, names: Sequence[str], told: Callable[[Any], str]
+) -> None:
+    """Each on its own: one that fails is told, keeps none of the others, and makes the status."""
+    gone, failed = [], []
+    for name in names:
+        try:
+            gone.append(context.client.delete("v1", kind, name))
+        except ApiError as error:
+            failed.append(error)
+            continue
+        if not context.as_json:
+            click.echo(told(gone[-1]))
     if context.as_json:
-        output.show_json(removed)
-    else:
-        for gone in removed:
-            click.echo(f"policy {gone['name']} (id {gone['id']}) is removed")
+        output.show_json(gone)
+    for error in failed[:-1]:
+        click.echo(f"dysco-ctl: {error.detail}", err=True)
+    if failed:
+        raise failed[-1]
 
 
 # Sessions
@@ -228,7 +249,7 @@ def session() -> None:
 @session.command("list")
 @click.option("--match", "-m", help="In pcap-filter words, about the session's five-tuple.")
 @click.option("--host", help="That cross this host.")
-@click.option("--state", help="received, sent, established, closing or reset.")
+@click.option("--state", type=click.Choice(["received", "sent", "established", "closing", "reset"]))
 @click.option("--limit", type=click.IntRange(0, 100_000), default=100, show_default=True)
 @_output_option
 @_pass
@@ -269,7 +290,8 @@ def session_show(context: _Context, session_id: str) -> None:
         output.show_json(found)
         return
     click.echo(f"session {found['id']}  {output.ends(found['session'])}  {found['state']}")
-    click.echo(f"policy {found['policy']}, {output.age(found['created'])} old")
+    name = _policy_name(context.client, found["policy"])
+    click.echo(f"policy {name}, {output.age(found['created'])} old")
     rows = [
         (
             hop["host"],
@@ -288,18 +310,25 @@ def session_show(context: _Context, session_id: str) -> None:
     output.show_table(columns, rows, "no hops")
 
 
+def _policy_name(client: Client, number: int) -> str:
+    try:
+        return str(client.get("v1", "policies", str(number))["name"])
+    except ApiError:
+        return f"{number} (removed since)"
+
+
 @session.command("close")
 @click.argument("session_ids", metavar="SESSION...", nargs=-1, required=True)
 @_output_option
 @_pass
 def session_close(context: _Context, session_ids: tuple[str, ...]) -> None:
     """Release sessions' mappings and ports. Their packets then find no way: the hosts time out."""
-    closed = [context.client.delete("v1", "sessions", number) for number in session_ids]
-    if context.as_json:
-        output.show_json(closed)
-    else:
-        for gone in closed:
-            click.echo(f"session {gone['id']} is closed: {output.ends(gone['session'])}")
+    _delete_each(
+        context,
+        "sessions",
+        session_ids,
+        lambda s: f"session {s['id']} is closed: {output.ends(s['session'])}",
+    )
 
 
 # Devices, chains, counters

@@ -99,47 +99,67 @@ def _optional(name: str, purpose: str, remedy: str) -> Finding:
     return Finding(name, _which(name) is not None, required=False, purpose=purpose, remedy=remedy)
 
 
+_SPACES = ("--net", "--mount", "--pid", "--ipc", "--fork", "--mount-proc")
+"""What the demo and the tests run in."""
+
+
 def _namespaces() -> Finding:
     """Tried, not guessed: sysctls, security modules and containers all have a say."""
-    unshare = _which("unshare")
-    flags = ["--net"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--net"]
-    ok = unshare is not None and _succeeds([unshare, *flags, "true"])
+    refused = "" if _inside("true") else _said(_in_namespaces("--user", "--map-root-user", "true"))
+    why = f" ({refused})" if refused else ""
     return Finding(
         "network namespaces",
-        ok,
+        not refused,
         required=True,
         purpose="demo and tests",
-        remedy="run as root, or: sysctl kernel.unprivileged_userns_clone=1 "
-        "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist)",
+        remedy=f"run as root{why}, or allow user namespaces: sysctl -w "
+        "kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 "
+        "kernel.apparmor_restrict_unprivileged_userns=0 (those that exist); "
+        "in a container, start it privileged",
     )
 
 
 def _conntrack() -> Finding:
     """In a namespace of its own, where nothing of this machine's is touched."""
-    unshare, nft = _which("unshare"), _which("nft")
-    flags = ["--net"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--net"]
     rules = "add table ip t; add chain ip t c { type filter hook forward priority 0; }; "
     rules += "add rule ip t c ct state invalid drop"
-    ok = bool(unshare and nft) and _succeeds([str(unshare), *flags, str(nft), rules])
+    nft = _which("nft")
     return Finding(
         "connection tracking",
-        ok,
+        nft is not None and _inside(nft, rules),
         required=True,
         purpose="the demo's firewall and NAT",
-        remedy="a kernel with nf_tables and nf_conntrack; try: modprobe -a nf_conntrack nft_ct",
+        remedy="needs nft and network namespaces, and a kernel with nf_tables and nf_conntrack; "
+        "try: modprobe -a nf_conntrack nft_ct",
     )
+
+
+def _inside(*argv: str) -> bool:
+    """True if that runs in namespaces: a plain user's need a user namespace around them."""
+    return not all(
+        _said(_in_namespaces(*flags, *argv)) for flags in ((), ("--user", "--map-root-user"))
+    )
+
+
+def _in_namespaces(*argv: str) -> list[str]:
+    return [_which("unshare") or "unshare", *_SPACES, *argv]
 
 
 def _device_file(path: str, purpose: str, *, required: bool) -> Finding:
     return Finding(path, Path(path).exists(), required, purpose, "modprobe tun")
 
 
-def _succeeds(argv: list[str]) -> bool:
+def _said(argv: list[str]) -> str:
+    """Why a command failed; empty if it didn't."""
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=PROBE_TIMEOUT, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=PROBE_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return done.stderr.strip() or f"status {done.returncode}"
 
 
 def _daemon(server: str) -> Finding:

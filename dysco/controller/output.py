@@ -42,13 +42,15 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: 
         table.add_column(column, overflow="fold")
     for row in found:
         table.add_row(*(_cell(value) for value in row))
-    console().print(table)
-
-
-def console() -> Console:
-    """Standard output."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=WIDE)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console = Console(highlight=False, width=WIDE)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def _cell(value: object) -> Text:

@@ -6,6 +6,7 @@ PacketIn --> HOST_SYN  --> outgoing   start a session, or send it on
 TimerFired, Idle, InstallFailed ----> steady
 Recovered --------------------------> recovery
 CloseSession, SetRestOfChain, SetUpstream --> requests
+Reconfigure, CONTROL, NEW_PATH, SPLIT, LegReport --> reconfigure.reconfigurer
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from dysco.agent.core import Core
 from dysco.agent.counters import Count
 from dysco.agent.events import (
     Action,
+    CancelReconfiguration,
     CloseSession,
     Event,
     Idle,
     InstallFailed,
+    LegRefused,
+    LegReport,
     Level,
     PacketIn,
     Reason,
+    Reconfigure,
     Recovered,
     SetRestOfChain,
     SetUpstream,
@@ -36,6 +41,8 @@ from dysco.agent.incoming import Incoming
 from dysco.agent.model import Host, Peer, Policy
 from dysco.agent.outgoing import Outgoing
 from dysco.agent.packet import ChecksumError, PacketError, parse
+from dysco.agent.reconfigure.left import Patience
+from dysco.agent.reconfigure.reconfigurer import Reconfigurer
 from dysco.agent.recovery import recover
 from dysco.agent.requests import close_session, set_rest_of_chain, set_upstream
 from dysco.agent.session import Session
@@ -60,10 +67,12 @@ class Agent:
         *,
         epoch: int,
         random: Random | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self._core = Core(host, group, settings, random or SystemRandom(), epoch)
         self._outgoing = Outgoing(self._core)
-        self._incoming = Incoming(self._core)
+        self._reconfigurer = Reconfigurer(self._core, patience)
+        self._incoming = Incoming(self._core, self._reconfigurer)
         self._steady = Steady(self._core, self._outgoing, self._incoming)
 
     @property
@@ -99,19 +108,38 @@ class Agent:
             case PacketIn():
                 return self._packet(event, now)
             case TimerFired(timer):
+                if timer.kind != "session":
+                    return self._reconfigurer.timer(timer, now)
                 return self._steady.timer(timer, now)
             case Idle():
                 return self._steady.idle(event, now)
             case InstallFailed(token, why):
                 return self._steady.install_failed(token, why, now)
-            case Recovered(mappings):
-                return recover(core, mappings, now)
+            case Recovered(mappings, legs, journal):
+                actions = recover(core, mappings, now)
+                return actions + self._reconfigurer.recover(legs, journal, now)
             case CloseSession():
                 return close_session(core, event, now)
             case SetRestOfChain():
                 return set_rest_of_chain(core, event)
             case SetUpstream():
                 return set_upstream(core, event)
+            case LegReport() | LegRefused() | Reconfigure() | CancelReconfiguration():
+                return self._reconfigure(event, now)
+
+    def _reconfigure(
+        self, event: LegReport | LegRefused | Reconfigure | CancelReconfiguration, now: float
+    ) -> list[Action]:
+        reconfigurer = self._reconfigurer
+        match event:
+            case LegReport():
+                return reconfigurer.report(event, now)
+            case LegRefused():
+                return reconfigurer.refused(event, now)
+            case Reconfigure():
+                return reconfigurer.start(event, now)
+            case CancelReconfiguration():
+                return reconfigurer.cancel(event, now)
 
     def _packet(self, packet: PacketIn, now: float) -> list[Action]:
         core = self._core
@@ -120,6 +148,8 @@ class Agent:
         if packet.host != core.host.id or reason is Reason.NEIGHBOUR:
             core.counters[Count.UNEXPECTED] += 1
             return []
+        if reason is Reason.CONTROL:
+            return self._reconfigurer.control(packet, now)
         try:
             segment = parse(packet.frame, verify=not is_copy)
         except PacketError as error:
@@ -129,6 +159,10 @@ class Agent:
             return [core.tell(Level.WARNING, count, text)]
         if is_copy:
             return self._steady.copy(reason, segment)
+        if reason is Reason.NEW_PATH:
+            return self._reconfigurer.new_path(segment, now)
+        if reason is Reason.SPLIT:
+            return self._reconfigurer.split(packet, segment)
         if not segment.is_syn:
             core.counters[Count.UNEXPECTED] += 1
             return []

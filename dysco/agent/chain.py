@@ -9,6 +9,7 @@ from zlib import crc32
 
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.model import Address, FiveTuple, Interface, Peer
+from dysco.agent.reconfigure.control import host_number
 
 
 class Peers:
@@ -19,6 +20,7 @@ class Peers:
         self._by_name: dict[str, Peer] = {}
         self._by_address: dict[Address, Peer] = {}
         self._by_kind: dict[str, list[Peer]] = {}
+        self._by_number: dict[int, Peer] = {}
         for peer in sorted(peers, key=lambda peer: peer.name):
             if self._by_name.setdefault(peer.name, peer) is not peer:
                 raise ValueError(f"two peers are named {peer.name!r}")
@@ -26,6 +28,7 @@ class Peers:
                 other = self._by_address.setdefault(address, peer)
                 if other is not peer:
                     raise ValueError(f"{other.name!r} and {peer.name!r} both have {address}")
+            self._by_number[host_number(peer.name)] = peer
             if peer.kind is not None:
                 self._by_kind.setdefault(peer.kind, []).append(peer)
 
@@ -36,6 +39,10 @@ class Peers:
     def at(self, address: Address) -> Peer | None:
         """The peer that has that address."""
         return self._by_address.get(address)
+
+    def numbered(self, number: int) -> Peer | None:
+        """The peer of that number (`host_number`)."""
+        return self._by_number.get(number)
 
     def name_of(self, address: Address) -> str:
         """The peer's name, or the address itself where no peer has it."""

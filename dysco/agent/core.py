@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingType
-from collections.abc import Sequence
 from random import Random
 
 from dysco.agent.chain import Peers
@@ -67,6 +67,8 @@ class Core:
         self.policies: dict[int, Policy] = {}
         self.foreign: dict[MappingKey, FiveTuple] = {}
         """Mappings in the device that no session of ours has, and what they map to."""
+        self.on_release: Callable[[Session, float], list[Action]] = lambda session, now: []
+        """What the end of a session means to its reconfigurations."""
         self._epoch = epoch
         self._number = 0
         self._token = 0
@@ -203,7 +205,8 @@ class Core:
         self._installing.pop(session.token, None)
         session.take(Step.RELEASE)
         session.syn = None
-        return [CancelTimer(TimerId("session", session.id)), Remove(keys)]
+        ended = self.on_release(session, now)
+        return [CancelTimer(TimerId("session", session.id)), Remove(keys), *ended]
 
     def drop_right(self, session: Session, now: float) -> list[Action]:
         """The end of a session's right leg alone."""

@@ -10,9 +10,10 @@ taken out again, `then` is dropped, and the agent gets `InstallFailed`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, IntFlag
 
-from dysco.agent.model import FiveTuple, Host, Mapping, MappingKey
+from dysco.agent.model import Address, FiveTuple, Host, MacAddress, Mapping, MappingKey
+from dysco.agent.reconfigure.state import Entry, Registers
 
 
 class Reason(IntEnum):
@@ -85,11 +86,76 @@ class InstallFailed:
     why: str
 
 
+class LegNews(IntFlag):
+    """Why the registers of a leg are reported; 0: they were asked for."""
+
+    ANNOUNCED = 1
+    """The other anchor's announcement came, for the first time; this side has latched too."""
+    DRAINED = 2
+    """This anchor needs the old path no more."""
+    CLOSING = 4
+    """A latch was refused: the host has sent a FIN."""
+    REVOKED = 8
+    """This new way will never be latched."""
+
+
+@dataclass(frozen=True, slots=True)
+class LegReport:
+    """What the data plane keeps of a leg; `key` is that of its outbound mapping."""
+
+    key: MappingKey
+    news: LegNews
+    registers: Registers
+
+
+@dataclass(frozen=True, slots=True)
+class LegRefused:
+    """The device refused a `SetLeg`."""
+
+    key: MappingKey
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLeg:
+    """A leg's constants as a device holds them; `second`: the subsession in its second place."""
+
+    key: MappingKey
+    entry: Entry
+    second: FiveTuple | None
+
+
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """After a restart: all mappings of this agent's hosts that the device holds."""
+    """After a restart: all that the device holds of this agent's host, and what was journalled."""
 
     mappings: tuple[Mapping, ...]
+    legs: tuple[HeldLeg, ...] = ()
+    journal: tuple[tuple[int, bytes], ...] = ()
+    """By session: the last `Keep`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigure:
+    """Change a session's chain between this host and another: the wish of an operator.
+
+    `through` are the hosts to cross there from now on, in the words of a policy's chain. The answer
+    is one `Tell`: `reconfiguration_started`, or `request_refused` with the reason.
+    """
+
+    session: int
+    right: str
+    through: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReconfiguration:
+    """Go back to the old path, if that is still possible.
+
+    The answer is one `Tell`: `reconfiguration_cancelled`, or `request_refused` with the reason.
+    """
+
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +208,10 @@ Event = (
     | CloseSession
     | SetRestOfChain
     | SetUpstream
+    | LegReport
+    | LegRefused
+    | Reconfigure
+    | CancelReconfiguration
 )
 
 
@@ -218,4 +288,87 @@ class Install:
     then: tuple[Then, ...] = ()
 
 
-Action = Send | SetTimer | CancelTimer | Tell | Install | Remove
+@dataclass(frozen=True, slots=True)
+class SetLeg:
+    """A leg's constants, and all that belongs to them; `key` is that of its outbound mapping.
+
+    In this order: `mappings`, `second` and `token` are written; then `entry`; then what is not
+    named here any more is taken out, `remove` too, and `then` is carried out. If the device
+    refuses, `then` is dropped and the agent gets `LegRefused`.
+    """
+
+    key: MappingKey
+    entry: Entry | None
+    """None: the leg is over, and everything of it goes."""
+    second: FiveTuple | None = None
+    """Subsession in the second place."""
+    token: int | None = None
+    """Finds this leg for announcements."""
+    mappings: tuple[Mapping, ...] = ()
+    remove: tuple[MappingKey, ...] = ()
+    then: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A packet-out that latches or revokes: `submit` says which. Its token names the leg."""
+
+    submit: Submit
+    token: int
+    epoch: int
+    src: Address
+    dst: Address
+    src_mac: MacAddress
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLeg:
+    """Ask the data plane for a leg's registers: `LegReport` answers, unless it is lost."""
+
+    key: MappingKey
+
+
+@dataclass(frozen=True, slots=True)
+class SplitAt:
+    """Part a host's frame at a sequence number, and submit both parts as the host's."""
+
+    frame: bytes
+    cutoff: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Journal this for a session before anything that follows; empty: forget it."""
+
+    session: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step of a reconfiguration, for the operator."""
+
+    session: int
+    left: str
+    """Name of the left anchor's host."""
+    number: int
+    role: str
+    state: str
+    why: str
+
+
+Action = (
+    Send
+    | SetTimer
+    | CancelTimer
+    | Tell
+    | Install
+    | Remove
+    | SetLeg
+    | Announce
+    | QueryLeg
+    | SplitAt
+    | Keep
+    | Progress
+)

@@ -15,6 +15,7 @@ from dysco.agent.header import Header, HeaderError, decode
 from dysco.agent.model import OnFailure
 from dysco.agent.options import add_tag, negotiated, take_tag
 from dysco.agent.packet import Segment, refusal
+from dysco.agent.reconfigure.reconfigurer import Reconfigurer
 from dysco.agent.session import SETTING_UP, Leg, Session, State
 from dysco.agent.trust import TAG_SIZE
 
@@ -22,8 +23,9 @@ from dysco.agent.trust import TAG_SIZE
 class Incoming:
     """What becomes of the SYNs that other agents send."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, reconfigurer: Reconfigurer) -> None:
         self._core = core
+        self._reconfigurer = reconfigurer
 
     def syn(self, packet: PacketIn, segment: Segment, now: float) -> list[Action]:
         """A SYN as it came from the network."""
@@ -41,6 +43,10 @@ class Incoming:
         segment.payload = segment.payload[length:]
         segment.tuple = header.delivered
         segment.options, _ = take_tag(segment.options)
+        if header.opening:
+            done = self._reconfigurer.syn(header, arrived, now)
+            if done is not None:
+                return done
         try:
             known = self._known(header)
             if known is None:
@@ -106,6 +112,11 @@ class Incoming:
         session = self._core.table.sessions.get(header.session_id)
         if session is None:
             return None
+        if header.opening and session.opening != header.opening:
+            # The new path of a session that lives here: to end it is not ours.
+            if self._reconfigurer.takes_again(session):
+                return session
+            raise SetupError(Count.SESSION_LOOP, "no new path of it is expected here")
         if session.session != header.session:
             raise SetupError(Count.SESSION_LOOP, f"its number belongs to {session.session} here")
         if session.position != header.hop:
@@ -126,7 +137,11 @@ class Incoming:
     @staticmethod
     def _same(session: Session, header: Header, arrived: Segment) -> bool:
         """True if a known session comes the way that it came before."""
-        return session.received == header.delivered and session.previous == arrived.tuple
+        return (
+            session.received == header.delivered
+            and session.previous == arrived.tuple
+            and session.opening == header.opening
+        )
 
     def _accept(self, header: Header, arrived: Segment, now: float) -> tuple[Session, list[Action]]:
         """The record of a new session."""
@@ -143,6 +158,7 @@ class Incoming:
             created=now,
             state=State.RECEIVED,
             chain=tuple(map(core.peers.name_of, header.chain)),
+            opening=header.opening,
             tag=core.new_tag() if host.is_middlebox and not ends_here else None,
             sender=header.subsession.src,
             nonce=header.nonce,

@@ -204,7 +204,7 @@ def refusal(syn: Segment) -> Segment:
     """
     ends = syn.tuple.reversed
     acknowledged = (syn.seq + 1) & 0xFFFFFFFF
-    network = _ip_header(ends)
+    network = ip_header(ends)
     return Segment(
         syn.src_mac, syn.dst_mac, network, ends, 0, acknowledged, RST | ACK, 0, 0, b"", b""
     )
@@ -213,10 +213,10 @@ def refusal(syn: Segment) -> Segment:
 def abort(ends: FiveTuple, isn: int, src_mac: MacAddress) -> Segment:
     """The RST that takes a SYN back, from where it came: right behind it in its direction."""
     seq = (isn + 1) & 0xFFFFFFFF
-    return Segment(bytes(6), src_mac, _ip_header(ends), ends, seq, 0, RST, 0, 0, b"", b"")
+    return Segment(bytes(6), src_mac, ip_header(ends), ends, seq, 0, RST, 0, 0, b"", b"")
 
 
-def _ip_header(ends: FiveTuple) -> bytes:
+def ip_header(ends: FiveTuple) -> bytes:
     """An IP header whose lengths, addresses and checksum are still to be written."""
     if ends.src.version == 4:
         return struct.pack("!BBHHHBBH8x", 0x45, 0, 0, 0, 0x4000, 64, _TCP, 0)

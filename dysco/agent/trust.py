@@ -80,9 +80,9 @@ class ReplayGuard:
         self._size = window
         self._mask = (1 << window) - 1
         self._max_senders = max_senders
-        self._senders: OrderedDict[Address, _Window] = OrderedDict()
+        self._senders: OrderedDict[Address | int, _Window] = OrderedDict()
 
-    def admit(self, sender: Address, nonce: Nonce) -> bool:
+    def admit(self, sender: Address | int, nonce: Nonce) -> bool:
         """True the first time, False for a replay or what is too old to tell."""
         window = self._senders.get(sender)
         if window is None:

@@ -59,7 +59,6 @@ def _single(entry: Entry, registers: Registers, segment: Segment) -> Sent:
     given = _in_host_space(entry, registers, segment, window)
     if way.floor is not None:
         given = replace(given, seq=_told_again(registers, given, given.seq))
-    registers.last_way = Way.OLD
     tracking.received(entry, registers, given)
     if given.flags & ACK and not given.flags & RST:
         tracking.heard(
@@ -126,10 +125,13 @@ def _by_old(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -
         done = diff(registers.rcv_ack, cutoff) >= 0
         if s.has_content and (done or diff(s.end, cutoff) > 0):
             keep = 0 if done else max(0, diff(cutoff, seq))
-            if keep < len(data) or flags & FIN:
-                registers.counts[Count.OLD_REPEATED if done else Count.OLD_BEYOND] += 1
-            data, flags = data[:keep], flags & ~(FIN | PSH)
-            if not data:
+            registers.counts[Count.OLD_REPEATED if done else Count.OLD_BEYOND] += 1
+            if 0 < keep < len(data):
+                # Honest senders split there; a data plane can't.
+                return []
+            flags &= ~(FIN | PSH)
+            if not keep:
+                data, seq = b"", registers.rcv_ack
                 out.append((To.OLD, _answer(entry, registers, s)))
                 if diff(ack, registers.snd_una) <= 0:
                     return out

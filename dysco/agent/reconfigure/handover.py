@@ -21,6 +21,7 @@ from dysco.agent.reconfigure.state import (
     Entry,
     OldWay,
     Registers,
+    Way,
 )
 
 
@@ -41,6 +42,7 @@ def latch(entry: Entry, registers: Registers) -> Announcement:
             raise ClosingError
         registers.cutoff_out = registers.snd_max
         registers.latched = new.epoch
+        registers.last_way = Way.OLD
         if new.edge is not None:
             registers.edge_out = new.edge
     return announcement(registers, new)

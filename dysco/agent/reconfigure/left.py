@@ -77,6 +77,12 @@ class Patience:
     """Until the new path is given up."""
     revoke: float = 0.3
     """Until a switch without an answer is questioned."""
+    end: float = 30.0
+    """Until the hops are not told any more that it is over: their lease ends it."""
+    keep: float = 10.0
+    """How often the hops are told that it goes on."""
+    lease: float = 60.0
+    """How long a hop keeps a lock without hearing of it."""
 
 
 class LeftAnchor:
@@ -96,6 +102,7 @@ class LeftAnchor:
         self.isn = source.getrandbits(32)
         self._waits = patience.first
         self._spent = 0.0
+        self._kept = 0.0
         self._lock: AckLock | None = None
         self._drained_here = False
         self._drained_there = False
@@ -132,6 +139,11 @@ class LeftAnchor:
         self._spent += self._waits
         if news := self.refresh(leg):
             return news
+        if self._spent >= self.patience.end:
+            if self.state is LeftState.RELEASING:
+                return self._go(LeftState.FINISHED)
+            if self.state is LeftState.CANCELLING:
+                return self._go(LeftState.FAILED)
         limit = {
             LeftState.LOCKING: self.patience.lock,
             LeftState.CONNECTING: self.patience.connect,
@@ -139,7 +151,16 @@ class LeftAnchor:
         if limit is not None and self._spent >= limit:
             return self.cancel(leg, f"no answer while {self.state.value} for {limit} s")
         self._waits = min(self._waits * 2, self.patience.longest)
-        return [*self._say(leg), Wake(self._waits)]
+        return [*self._say(leg), *self._keep(), Wake(self._waits)]
+
+    def _keep(self) -> list[Do]:
+        """Renews the lease of the hops' locks."""
+        if self.state not in (LeftState.SWITCHING, LeftState.DRAINING):
+            return []
+        if self._spent - self._kept < self.patience.keep:
+            return []
+        self._kept = self._spent
+        return [Tell(Toward.RIGHT, self.request)]
 
     def refresh(self, leg: Leg) -> list[Do]:
         """The leg was read again: what a lost packet-in would have told."""
@@ -319,7 +340,7 @@ class LeftAnchor:
 
     def _go(self, state: LeftState, leg: Leg | None = None) -> list[Do]:
         self.state = state
-        self._spent = 0.0
+        self._spent = self._kept = 0.0
         self._waits = self.patience.first
         out: list[Do] = [self._report()]
         if state in OVER:

@@ -162,6 +162,20 @@ class Member:
             orders += self._for(Role.RIGHT, self.right.session_over())
         return orders
 
+    def lease_over(self) -> list[Order]:
+        """Nothing was heard of a reconfiguration for too long: what is locked for it is freed."""
+        orders: list[Order] = []
+        holder, right = self.lock.holder, self.right
+        if holder is not None and holder.left != self.host:
+            orders += [
+                order
+                for action in self.lock.free(holder)
+                if (order := self._order(Role.RIGHT, action)) is not None
+            ]
+        if right is not None and not right.is_over:
+            orders += self._for(Role.RIGHT, right.forsaken(self.here.leg(Role.RIGHT)))
+        return orders
+
     def recover(self) -> list[Order]:
         """After a restart, as the journal has it: what may not have been done."""
         orders = self._for(Role.RIGHT, self.lock.recover())

@@ -139,6 +139,12 @@ class RightAnchor:
             return [Tell(Toward.ANCHOR, Revoked(self.id))]
         return []
 
+    def forsaken(self, leg: Leg) -> list[Do]:
+        """The left anchor was not heard of for too long: go back if nothing is latched."""
+        if self.state in (RightState.LOCKED, RightState.REVOKED):
+            return self._cancel(leg)
+        return self._revoke(leg)
+
     def revoked(self, leg: Leg) -> list[Do]:
         """The data plane will never latch."""
         new = leg.entry.new

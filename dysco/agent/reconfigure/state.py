@@ -114,8 +114,10 @@ class Count(Enum):
 
 @dataclass(slots=True)
 class Registers:
-    """What one leg's packets leave behind for the next one. Set by the SYNs that pass."""
+    """What one leg's packets leave behind for the next one. Set by the SYN-ACK that passes."""
 
+    isn: int | None = None
+    """Of the SYN-ACK that set the others."""
     snd_max: int = 0
     """Out: one past the highest byte that the host sent, FIN not counted."""
     fin_sent: bool = False

@@ -29,6 +29,16 @@ def _advance(entry: Entry, registers: Registers, now: int, before: int) -> bool:
     return ahead > 0
 
 
+def _begin(registers: Registers, isn: int) -> None:
+    """A SYN-ACK, and not one that is sent again: whatever was here is of another connection.
+
+    It says all of both directions, so that the SYN, which goes by the control logic, need not.
+    """
+    registers.isn = isn
+    registers.fin_sent = False
+    registers.latched = registers.revoked = registers.known = registers.told = 0
+
+
 def offered(segment: Segment, scale: int) -> int:
     """Right edge of the window in a segment; a SYN's window is never scaled."""
     shift = 0 if segment.flags & SYN else scale
@@ -39,10 +49,17 @@ def sent(entry: Entry, registers: Registers, segment: Segment) -> Moved:
     """The host sent a segment."""
     flags = segment.flags
     if flags & SYN:
-        registers.snd_max = add(segment.seq, 1 + len(segment.data))
-        registers.snd_una = segment.seq
-        registers.edge_out = add(segment.seq, 1)
-    elif segment.data and not flags & RST:
+        if flags & ACK and registers.isn != segment.seq:
+            _begin(registers, segment.seq)
+            registers.snd_max = segment.end
+            registers.snd_una = segment.seq
+            registers.edge_out = add(segment.seq, 1)
+            registers.ts_sent = segment.tsval or 0
+            registers.rcv_ack = segment.ack
+            registers.edge_in = offered(segment, 0)
+            registers.ts_given = segment.tsecr if segment.tsval is not None else 0
+        return Moved(False, False, registers.rcv_ack)
+    if segment.data and not flags & RST:
         top = add(segment.seq, len(segment.data))
         if _advance(entry, registers, top, registers.snd_max):
             registers.snd_max = top
@@ -54,10 +71,6 @@ def sent(entry: Entry, registers: Registers, segment: Segment) -> Moved:
     ack_before = registers.rcv_ack
     if not flags & ACK or flags & RST:
         return Moved(False, False, ack_before)
-    if flags & SYN:
-        registers.rcv_ack = segment.ack
-        registers.edge_in = offered(segment, 0)
-        return Moved(True, True, ack_before)
     moved = _advance(entry, registers, segment.ack, ack_before)
     if moved:
         registers.rcv_ack = segment.ack
@@ -72,11 +85,16 @@ def received(entry: Entry, registers: Registers, segment: Segment) -> None:
     """The host is given a segment, in its own space."""
     flags = segment.flags
     if flags & SYN:
-        registers.rcv_ack = segment.seq
-        registers.edge_in = add(segment.seq, 1)
-        if segment.tsval is not None:
-            registers.ts_given = segment.tsval
-    elif segment.tsval is not None:
+        if flags & ACK and registers.isn != segment.seq:
+            _begin(registers, segment.seq)
+            registers.snd_max = registers.snd_una = segment.ack
+            registers.edge_out = offered(segment, 0)
+            registers.ts_sent = segment.tsecr if segment.tsval is not None else 0
+            registers.rcv_ack = segment.seq
+            registers.edge_in = add(segment.seq, 1)
+            registers.ts_given = segment.tsval or 0
+        return
+    if segment.tsval is not None:
         registers.ts_given = latest(segment.tsval, registers.ts_given)
     if not flags & ACK or flags & RST:
         return

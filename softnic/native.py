@@ -399,10 +399,11 @@ class NativeDataPlane:
     def packet_out(self, frame: bytes) -> None:
         """Put a frame, with the program's packet-out header in front, in at the CPU port.
 
-        The queue is bounded; what doesn't fit is counted as a drop of the CPU port.
+        The queue is bounded; what doesn't fit is counted as a drop of the CPU port. ValueError for
+        a frame that is longer than any can be.
         """
         if len(frame) > _MAX_FRAME:
-            raise DataPlaneError(f"{self.name}: packet-out of {len(frame)} bytes")
+            raise ValueError(f"{len(frame)} bytes are no frame, {_MAX_FRAME} are the most")
         self._lib.sn_packet_out(self._d, frame, len(frame))
 
     def events(self, timeout: float) -> list[Event]:

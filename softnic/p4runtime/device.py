@@ -131,6 +131,8 @@ class Device:
                 self.dp.load(pipeline.program)
             except ValueError as error:
                 raise invalid(f"the data plane can't load the program: {error}") from error
+            except RuntimeError as error:
+                raise P4RuntimeError(Code.RESOURCE_EXHAUSTED, str(error)) from error
             self._pipeline, self._saved = pipeline, None
 
     def _reconcile(self, request: p4r.SetForwardingPipelineConfigRequest) -> None:

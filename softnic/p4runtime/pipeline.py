@@ -13,7 +13,7 @@ from finsy.proto import p4r
 
 from softnic.dataplane import Match, Program
 from softnic.p4runtime.digests import DigestBuffers
-from softnic.p4runtime.errors import invalid
+from softnic.p4runtime.errors import Code, P4RuntimeError, invalid
 from softnic.p4runtime.packetio import PacketOutEncoder
 from softnic.p4runtime.schema import Schema, build_schema
 from softnic.p4runtime.tables import TableCodec
@@ -78,6 +78,8 @@ def prepare(config: p4r.ForwardingPipelineConfig, compile_program: Compile) -> P
         program = compile_program(config.p4_device_config)
     except ValueError as error:
         raise invalid(f"p4_device_config can't be realised: {error}") from error
+    except RuntimeError as error:  # not the program's fault: no compiler, say
+        raise P4RuntimeError(Code.INTERNAL, str(error)) from error
     schema = build_schema(config.p4info, program)
     return Pipeline(
         config=config,

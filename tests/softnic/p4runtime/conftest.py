@@ -57,9 +57,8 @@ def target(bare: Target) -> Target:
     """A device that runs the program `entities`, and knows no client."""
     config = program_config("entities")
     pusher = bare.client()
-    stream = pusher.primary()
-    pusher.push(config)
-    stream.close()
+    pusher.primary(role="set-up")
+    pusher.push(config, role="set-up")
     pusher.close()
     bare.clients.clear()
     return bare

@@ -191,6 +191,7 @@ class Client:
         # A connection of its own: otherwise channels to one address share one.
         options = (
             ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.http2.bdp_probe", 0),  # who doesn't read lets the server wait after 64 KiB
             ("grpc.max_receive_message_length", 64 << 20),
             ("grpc.max_metadata_size", 64 << 10),
         )

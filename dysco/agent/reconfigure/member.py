@@ -269,7 +269,10 @@ class Member:
         )
 
     def _rightwards(self, sender: int, message: RequestLock | CancelLock | Release) -> list[Order]:
-        if isinstance(message, RequestLock) and self.lock.holder != message.id:
+        about = message.id
+        fresh = self.lock.holder != about and not self.lock.is_over(about)
+        if isinstance(message, RequestLock) and fresh:
+            # One that is over keeps its route: its end must reach every hop that the request did.
             self._remember(message.id, Route(sender, self.here.neighbour(Toward.RIGHT)))
         route = self.routes.get(message.id)
         if route is None:

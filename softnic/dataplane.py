@@ -75,6 +75,9 @@ class TableInfo:
     has_timeout: bool
     is_const: bool
     default_is_const: bool
+    has_meter: bool = False
+    profile: str | None = None
+    """The action profile that its entries choose from: their action is MEMBER or GROUP."""
 
     @property
     def needs_priority(self) -> bool:
@@ -83,6 +86,29 @@ class TableInfo:
 
 
 _WITH_PRIORITY = frozenset({MatchKind.TERNARY, MatchKind.RANGE, MatchKind.OPTIONAL})
+
+
+MEMBER, GROUP = "$member", "$group"
+"""Actions of the entries of a table with a profile; the parameter is the id, in 4 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileInfo:
+    """An action profile; `selector`: it has groups."""
+
+    name: str
+    actions: tuple[str, ...]
+    size: int
+    selector: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSetInfo:
+    """A parser value set: the fields of its members and how many there may be."""
+
+    name: str
+    key: tuple[Field, ...]
+    size: int
 
 
 class Op(IntEnum):
@@ -101,6 +127,7 @@ class Status(IntEnum):
     NOT_FOUND = 2
     FULL = 3
     INVALID = 4
+    IN_USE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +169,31 @@ class CounterValue:
 
     packets: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeterConfig:
+    """Rates of a two-rate three-colour meter (RFC 2698, colour-blind).
+
+    In packets or bytes a second and packets or bytes of burst, as the program declares the meter.
+    """
+
+    cir: int
+    cburst: int
+    pir: int
+    pburst: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of a group of an action profile.
+
+    Chosen `weight` times as often as one of weight 1; never while `watch_port` is down.
+    """
+
+    member: int
+    weight: int = 1
+    watch_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +259,10 @@ class Program(Protocol):
     """Indirect counters: name to number of cells. Direct ones belong to their table."""
     registers: Mapping[str, tuple[int, int]]
     """Name to (cells, bits)."""
+    meters: Mapping[str, int]
+    """Indirect meters: name to number of cells. Direct ones belong to their table."""
+    profiles: Mapping[str, ProfileInfo]
+    value_sets: Mapping[str, ValueSetInfo]
 
 
 class DataPlane(Protocol):
@@ -259,6 +315,33 @@ class DataPlane(Protocol):
 
     def set_register(self, name: str, index: int, value: int) -> None:
         """Write a register cell."""
+
+    def meter(self, name: str, index: int) -> MeterConfig | None:
+        """Rates of a cell of an indirect meter, None: not set (always green); IndexError."""
+
+    def set_meter(self, name: str, index: int, config: MeterConfig | None) -> None:
+        """Set the rates of a cell of an indirect meter; IndexError, ValueError (pir < cir)."""
+
+    def direct_meter(self, table: str, match: Match) -> MeterConfig | None:
+        """Rates of an entry's direct meter, None: not set, or no such entry."""
+
+    def set_direct_meter(self, table: str, match: Match, config: MeterConfig | None) -> Status:
+        """Set the rates of an entry's direct meter."""
+
+    def set_member(self, profile: str, member: int, action: str, params: bytes) -> Status:
+        """Create or change a member of an action profile."""
+
+    def delete_member(self, profile: str, member: int) -> Status:
+        """Delete a member; IN_USE while an entry or a group has it."""
+
+    def set_group(self, profile: str, group: int, members: Sequence[GroupMember]) -> Status:
+        """Create or change a group of an action profile; INVALID: a member doesn't exist."""
+
+    def delete_group(self, profile: str, group: int) -> Status:
+        """Delete a group; IN_USE while an entry has it."""
+
+    def set_value_set(self, name: str, members: Sequence[tuple[bytes, bytes]]) -> Status:
+        """Replace the members of a value set: packed key and mask of each."""
 
     def set_clone_session(
         self, session: int, replicas: Sequence[Replica], truncate: int = 0

@@ -6,12 +6,16 @@ compile_program(json) ──▶ NativeProgram ──load──▶ NativeDataPlan
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 from softnic.build import shared_object
 from softnic.clib import buffer, runtime
@@ -24,17 +28,23 @@ from softnic.dataplane import (
     Entry,
     Event,
     Field,
+    GroupMember,
     IdleTimeoutEvent,
     Match,
+    MeterConfig,
     Op,
     PacketInEvent,
     PortStats,
+    ProfileInfo,
     Program,
     Replica,
     Status,
     TableInfo,
     Update,
+    ValueSetInfo,
 )
+
+_log = logging.getLogger("softnic.program")
 
 DROP_REASONS = (
     "no-pipeline",
@@ -66,6 +76,7 @@ _READ_BUFFER = 1 << 18
 _INJECT_BUFFER = 1 << 22
 _VNET_SIZE = 10
 _NO_PORT = 0xFFFFFFFF
+_METER_READ, _METER_SET, _METER_UNSET = 0, 1, 2
 _MAX_FRAME = 65535
 
 
@@ -82,6 +93,10 @@ class NativeProgram:
     digests: Mapping[str, tuple[Field, ...]]
     counters: Mapping[str, int]
     registers: Mapping[str, tuple[int, int]]
+    meters: Mapping[str, int]
+    profiles: Mapping[str, ProfileInfo]
+    value_sets: Mapping[str, ValueSetInfo]
+    messages: Sequence[str]
     path: Path
     source: str
 
@@ -106,6 +121,10 @@ def compile_program(json_bytes: bytes, *, cache_dir: Path | None = None) -> Nati
         digests=made.digests,
         counters=made.counters,
         registers=made.registers,
+        meters=made.meters,
+        profiles=made.profiles,
+        value_sets=made.value_sets,
+        messages=made.messages,
         path=shared_object("program", [source], cache_dir),
         source=source,
     )
@@ -144,6 +163,9 @@ class NativeDataPlane:
         self._table_names: list[str] = []
         self._counters: dict[str, int] = {}
         self._registers: dict[str, int] = {}
+        self._meters: dict[str, int] = {}
+        self._profiles: dict[str, int] = {}
+        self._value_sets: dict[str, int] = {}
         self._read_lock = threading.Lock()
         self._event_lock = threading.Lock()
         self._event_buffer = buffer(_EVENT_BUFFER)
@@ -195,6 +217,10 @@ class NativeDataPlane:
         self._tables = {n: i for i, n in enumerate(program.tables)}
         self._counters = {n: i for i, n in enumerate(program.counters)}
         self._registers = {n: i for i, n in enumerate(program.registers)}
+        self._meters = {n: i for i, n in enumerate(program.meters)}
+        self._profiles = {n: i for i, n in enumerate(program.profiles)}
+        self._value_sets = {n: i for i, n in enumerate(program.value_sets)}
+        self._lib.sn_device_listen(self._d, int(_log.isEnabledFor(logging.INFO)))
 
     def _loaded(self) -> NativeProgram:
         if self._program is None:
@@ -346,13 +372,11 @@ class NativeDataPlane:
 
     def register(self, name: str, index: int) -> int:
         """Read a register cell."""
-        low, high = self._register(name, index, None)
-        return low | high << 64
+        return self._register(name, index, None)
 
     def set_register(self, name: str, index: int, value: int) -> None:
         """Write a register cell."""
-        value &= (1 << self._loaded().registers[name][1]) - 1
-        self._register(name, index, (value & (2**64 - 1), value >> 64))
+        self._register(name, index, value & ((1 << self._loaded().registers[name][1]) - 1))
 
     def _counter(self, name: str, index: int, write: tuple[int, int] | None) -> tuple[int, int]:
         values = (ctypes.c_uint64 * 2)(*(write or (0, 0)))
@@ -363,14 +387,105 @@ class NativeDataPlane:
             raise IndexError(f"counter {name} has no cell {index}")
         return values[0], values[1]
 
-    def _register(self, name: str, index: int, write: tuple[int, int] | None) -> tuple[int, int]:
-        values = (ctypes.c_uint64 * 2)(*(write or (0, 0)))
+    def _register(self, name: str, index: int, write: int | None) -> int:
+        bits = self._loaded().registers[name][1]
+        # A cell is one word or two, or above 128 bits the number's bytes (pipe.c).
+        size = 8 if bits <= 64 else 16 if bits <= 128 else (bits + 7) // 8
+        order: Literal["little", "big"] = sys.byteorder if bits <= 128 else "big"
+        cell = (ctypes.c_uint8 * size).from_buffer_copy((write or 0).to_bytes(size, order))
         number, flag = self._registers[name], int(write is not None)
         if not 0 <= index < _NO_PORT or self._lib.sn_register_access(
-            self._d, number, index, values, flag
+            self._d, number, index, cell, flag
         ):
             raise IndexError(f"register {name} has no cell {index}")
-        return values[0], values[1]
+        return int.from_bytes(bytes(cell), order)
+
+    # ---- meters
+
+    def meter(self, name: str, index: int) -> MeterConfig | None:
+        """Rates of a cell of an indirect meter, None: not set (always green)."""
+        return self._meter(name, index, _METER_READ, None)
+
+    def set_meter(self, name: str, index: int, config: MeterConfig | None) -> None:
+        """Set the rates of a cell of an indirect meter."""
+        self._meter(name, index, *_meter_op(config))
+
+    def _meter(
+        self, name: str, index: int, op: int, config: MeterConfig | None
+    ) -> MeterConfig | None:
+        rates = _rates(config)
+        rc = -1
+        if 0 <= index < _NO_PORT:
+            rc = self._lib.sn_meter_access(self._d, self._meters[name], index, rates, op)
+        if rc < 0:
+            raise IndexError(f"meter {name} has no cell {index}")
+        return MeterConfig(*rates) if rc else None
+
+    def direct_meter(self, table: str, match: Match) -> MeterConfig | None:
+        """Rates of an entry's direct meter, None: not set, or no such entry."""
+        return self._direct_meter(table, match, _METER_READ, None)[1]
+
+    def set_direct_meter(self, table: str, match: Match, config: MeterConfig | None) -> Status:
+        """Set the rates of an entry's direct meter."""
+        return self._direct_meter(table, match, *_meter_op(config))[0]
+
+    def _direct_meter(
+        self, table: str, match: Match, op: int, config: MeterConfig | None
+    ) -> tuple[Status, MeterConfig | None]:
+        index, info = self._table(table)
+        size = sum(k.size for k in info.key)
+        if len(match.key) != size or len(match.mask) != size or not info.has_meter:
+            return Status.INVALID, None
+        rates = _rates(config)
+        rc = self._lib.sn_entry_meter_access(
+            self._d, index, match.key, match.mask, match.priority, rates, op
+        )
+        if rc < 0:
+            return Status.NOT_FOUND, None
+        return Status.OK, MeterConfig(*rates) if rc else None
+
+    # ---- action profiles and value sets
+
+    def set_member(self, profile: str, member: int, action: str, params: bytes) -> Status:
+        """Create or change a member of an action profile."""
+        info = self._loaded().profiles[profile]
+        if action not in info.actions or len(params) != self._params_size(action):
+            return Status.INVALID
+        number = info.actions.index(action)
+        data = params.ljust(8, b"\0")
+        return Status(
+            self._lib.sn_profile_member(self._d, self._profiles[profile], member, number, data)
+        )
+
+    def delete_member(self, profile: str, member: int) -> Status:
+        """Delete a member; IN_USE while an entry or a group has it."""
+        number = self._profiles[profile]
+        return Status(self._lib.sn_profile_member(self._d, number, member, 0, None))
+
+    def set_group(self, profile: str, group: int, members: Sequence[GroupMember]) -> Status:
+        """Create or change a group of an action profile; INVALID: a member doesn't exist."""
+        if not self._loaded().profiles[profile].selector:
+            return Status.INVALID
+        rows = (ctypes.c_uint32 * (3 * len(members)))()
+        for i, m in enumerate(sorted(members, key=lambda m: m.member)):
+            watch = _NO_PORT if m.watch_port is None else m.watch_port
+            rows[3 * i : 3 * i + 3] = [m.member, m.weight, watch]
+        number = self._profiles[profile]
+        return Status(self._lib.sn_profile_group(self._d, number, group, rows, len(members)))
+
+    def delete_group(self, profile: str, group: int) -> Status:
+        """Delete a group; IN_USE while an entry has it."""
+        number = self._profiles[profile]
+        return Status(self._lib.sn_profile_group(self._d, number, group, None, 0))
+
+    def set_value_set(self, name: str, members: Sequence[tuple[bytes, bytes]]) -> Status:
+        """Replace the members of a value set: packed key and mask of each."""
+        size = sum(f.size for f in self._loaded().value_sets[name].key)
+        if any(len(key) != size or len(mask) != size for key, mask in members):
+            return Status.INVALID
+        rows = b"".join(key + mask for key, mask in members)
+        number = self._value_sets[name]
+        return Status(self._lib.sn_vset_set(self._d, number, rows, len(members)))
 
     # ---- replication
 
@@ -441,6 +556,8 @@ class NativeDataPlane:
             half = len(data) // 2
             mask = _trim(program.tables[name], data[half:])
             return IdleTimeoutEvent(name, Match(data[:half], mask, priority))
+        if kind == 4 and number < len(program.messages):
+            _log.info("%s: %s", self.name, _filled(program.messages[number], data))
         return None  # of a program that was replaced meanwhile
 
     def inject(self, port: int, frame: bytes, vnet: bytes | None = None) -> list[tuple[int, bytes]]:
@@ -519,6 +636,26 @@ class NativeDataPlane:
                 self._lib.sn_device_stop(self._dev)
                 with self._event_lock:  # a reader that was waiting has come back
                     self._free()
+
+
+def _rates(config: MeterConfig | None) -> ctypes.Array[ctypes.c_uint64]:
+    c = config or MeterConfig(0, 0, 0, 0)
+    return (ctypes.c_uint64 * 4)(c.cir, c.cburst, c.pir, c.pburst)
+
+
+def _meter_op(config: MeterConfig | None) -> tuple[int, MeterConfig | None]:
+    if config is not None and config.pir < config.cir:
+        raise ValueError(f"peak rate {config.pir} below committed rate {config.cir}")
+    return (_METER_UNSET if config is None else _METER_SET), config
+
+
+def _filled(text: str, data: bytes) -> str:
+    """A message of the program with its arguments (16 bytes each) where `{}` stands."""
+    out, *rest = text.split("{}")
+    args = [str(int.from_bytes(data[i : i + 16], "big")) for i in range(0, len(data), 16)]
+    for value, part in zip_longest(args[: len(rest)], rest, fillvalue="{}"):
+        out += value + part
+    return out
 
 
 def _trim(info: TableInfo, mask: bytes) -> bytes:

@@ -7,11 +7,13 @@ from softnic.compiler.layout import Layout, Slot
 from softnic.dataplane import UnsupportedConstructError
 
 _ALGORITHMS = {
-    "crc32": "sn_crc32",
-    "crc16": "sn_crc16",
-    "csum16": "sn_csum16",
-    "xor16": "sn_xor16",
-    "identity": "sn_identity",
+    "crc32": "sn_crc32_2",
+    "crc32_custom": "sn_crc32_2",  # what it is unless told otherwise, which only Thrift can
+    "crc16": "sn_crc16_2",
+    "crc16_custom": "sn_crc16_2",
+    "csum16": "sn_csum16_2",
+    "xor16": "sn_xor16_2",
+    "identity": "sn_identity_2",
 }
 
 
@@ -23,22 +25,19 @@ class Calculations:
 
     def write(self, name: str) -> tuple[list[str], str]:
         """Statements that fill a buffer, and the expression of the result."""
-        calc = self.layout.program.calculations[name]
+        return self.of(self.layout.program.calculations[name])
+
+    def of(self, calc: ir.Calculation) -> tuple[list[str], str]:
+        """As `write`, of a calculation."""
         fn = _ALGORITHMS.get(calc.algo)
         if fn is None:
             raise UnsupportedConstructError(f"hash algorithm '{calc.algo}'{calc.source}")
         payload = any(isinstance(i, ir.Payload) for i in calc.inputs)
-        if payload and calc.algo != "csum16":
-            raise UnsupportedConstructError(f"'{calc.algo}' over the payload{calc.source}")
         lines: list[str] = []
         most = self._inputs(calc, lines)
         start = [f"uint8_t buf_[{most // 8 + 17}]; uint32_t n_ = 0, pos_ = 0;"]
-        if not payload:
-            return [*start, *lines], f"{fn}(buf_, n_)"
-        return (
-            [*start, *lines],
-            "sn_csum16_2(buf_, n_, c->data + c->parsed, c->len - c->parsed)",
-        )
+        rest = "c->data + c->parsed, c->len - c->parsed" if payload else "buf_, 0"
+        return [*start, *lines], f"{fn}(buf_, n_, {rest})"
 
     def _inputs(self, calc: ir.Calculation, lines: list[str]) -> int:
         """Appends the statements; returns the most bits that there can be."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softnic.compiler import ir
 from softnic.compiler.calculations import Calculations, pack
-from softnic.compiler.expressions import Expressions, Val, mask_of
+from softnic.compiler.expressions import Expressions, exact, mask_of
 from softnic.compiler.layout import Layout
 from softnic.compiler.primitives import store
 from softnic.dataplane import UnsupportedConstructError
@@ -53,7 +53,7 @@ class DeparserWriter:
             out += [
                 f"if ({self._condition(c, target_valid=False)}) {{",
                 *(f"    {line}" for line in lines),
-                f"    {store(target, Val(result, 0, mask_of(64)))}",
+                f"    {store(target, exact(f'(uint64_t){result}', 0, mask_of(64)))}",
                 "}",
             ]
         return out

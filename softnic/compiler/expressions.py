@@ -1,6 +1,7 @@
 """Expressions as C, exact as bmv2's arithmetic without end: each value carries its range, from
-which the C type follows. What needs more than 128 bits is kept modulo 2^128 as long as only its
-low bits are asked for (`modular`), and refused where the rest would matter.
+which the C type follows: 64 or 128 bits, signed or not, or words as many as the program's widest
+field needs (runtime/wide.h). Where only the low bits of a value are asked for (`need`), sums,
+products and the like are computed modulo a power of two that covers those: `modular`.
 """
 
 from __future__ import annotations
@@ -13,63 +14,69 @@ from softnic.compiler.layout import Layout, Slot
 from softnic.dataplane import UnsupportedConstructError
 
 _U64, _U128 = 1 << 64, 1 << 128
+_WIDE = "sn_wide"
 _COMPARE = {"==", "!=", "<", "<=", ">", ">="}
 _LOGIC = {"and": "&&", "or": "||"}
 _BOOL_OPS = _COMPARE | set(_LOGIC) | {"not", "d2b", "valid", "valid_union"}
+_WIDE_OPS = {
+    "+": "sn_w_add",
+    "-": "sn_w_sub",
+    "*": "sn_w_mul",
+    "&": "sn_w_and",
+    "|": "sn_w_or",
+    "^": "sn_w_xor",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Val:
-    """A number in C: between `low` and `high`; `modular`: right only modulo 2^128."""
+    """A number in C: between `low` and `high`; `modular`: only its low bits are right."""
 
     code: str
     low: int
     high: int
+    ctype: str
     modular: bool = False
-
-    @property
-    def ctype(self) -> str:
-        """The C type that it is computed in."""
-        return "sn_u128" if self.modular else type_for(self.low, self.high)
 
     def cast(self, ctype: str) -> str:
         """The value in another C type."""
-        return self.code if ctype == self.ctype else f"(({ctype}){self.code})"
+        if ctype == self.ctype:
+            return self.code
+        if ctype == _WIDE:
+            signed = self.ctype in ("int64_t", "sn_i128")
+            return f"sn_w_i128({self.code})" if signed else f"sn_w_u128({self.code})"
+        code = f"sn_w_low({self.code})" if self.ctype == _WIDE else self.code
+        return f"(({ctype}){code})"
 
 
 def type_for(low: int, high: int) -> str:
-    """The C type for a range; modulo 2^128 where none is large enough."""
+    """The C type for a range."""
     if low >= 0:
-        return "uint64_t" if high < _U64 else "sn_u128"
+        return "uint64_t" if high < _U64 else "sn_u128" if high < _U128 else _WIDE
     if low >= -(1 << 63) and high < 1 << 63:
         return "int64_t"
-    return "sn_i128" if low >= -(1 << 127) and high < 1 << 127 else "sn_u128"
+    return "sn_i128" if low >= -(1 << 127) and high < 1 << 127 else _WIDE
 
 
-def fits(low: int, high: int) -> bool:
-    """True if some C type holds the range."""
-    return (low >= 0 and high < _U128) or (low >= -(1 << 127) and high < 1 << 127)
+def exact(code: str, low: int, high: int) -> Val:
+    """A value whose code has the C type of its range."""
+    return Val(code, low, high, type_for(low, high))
 
 
 def const(value: int) -> Val:
     """A literal."""
     if -(1 << 63) < value < 0:
-        return Val(f"(-{-value:#x}ll)", value, value)
-    if value < 0:
-        return _low(value)
-    if value < _U64:
-        return Val(f"{value:#x}ull", value, value)
-    return _low(value)
-
-
-def _low(value: int) -> Val:
-    v = value % _U128
-    code = f"((sn_u128){v >> 64:#x}ull << 64 | {v % _U64:#x}ull)"
-    return Val(code, min(value, 0), max(value, 0), not 0 <= value < _U128)
-
-
-def _value(code: str, low: int, high: int, modular: bool = False) -> Val:
-    return Val(code, low, high, modular or not fits(low, high))
+        return exact(f"(-{-value:#x}ll)", value, value)
+    if 0 <= value < _U64:
+        return exact(f"{value:#x}ull", value, value)
+    ctype = type_for(value, value)
+    if ctype != _WIDE:
+        v = value % _U128
+        code = f"(({ctype})((sn_u128){v >> 64:#x}ull << 64 | {v % _U64:#x}ull))"
+        return Val(code, value, value, ctype)
+    size = (value.bit_length() + 8) // 8
+    loaded = f"sn_w_ld({byte_literal(value, size)}, {size})"
+    return Val(loaded if value >= 0 else f"sn_w_sext({loaded}, {8 * size})", value, value, _WIDE)
 
 
 def mask_of(bits: int) -> int:
@@ -141,11 +148,11 @@ class Expressions:
 
     # ---- numbers
 
-    def number(self, e: ir.Expr) -> Val:
-        """A value of 128 bits or less (or the low bits of a longer one)."""
+    def number(self, e: ir.Expr, need: int | None = None) -> Val:
+        """A value; of `need` bits only the low ones where more don't matter."""
         slot = self.slot(e)
         if slot is not None:
-            return self._read(slot)
+            return self.read(slot, need)
         match e:
             case ir.Const(value):
                 return const(value)
@@ -154,139 +161,183 @@ class Expressions:
             case ir.Lookahead(offset, bits):
                 return self._ahead(offset, bits)
             case ir.Op(op, _, _, _) if op in _BOOL_OPS:
-                return Val(f"(uint64_t){self.boolean(e)}", 0, 1)
+                return exact(f"(uint64_t){self.boolean(e)}", 0, 1)
             case ir.Op():
-                return self._operation(e)
+                return self._operation(e, need)
         raise UnsupportedConstructError(f"value {describe(e)}")
 
-    def _read(self, slot: Slot) -> Val:
+    def _result(self, low: int, high: int, need: int | None, *of: Val) -> Val:
+        """The type of an operation whose low bits follow from its operands' low bits."""
+        ctype = type_for(low, high)
+        if not any(v.modular for v in of) and ctype != _WIDE:
+            return Val("", low, high, ctype)
+        if need is not None and need <= 128:
+            return Val("", low, high, "sn_u128", True)
+        room = 1 << (self.layout.wide_bits - 1)
+        return Val("", low, high, _WIDE, not -room <= low <= high < room)
+
+    def read(self, slot: Slot, need: int | None = None) -> Val:
+        """The value of a field."""
         if slot.varbit:
             raise UnsupportedConstructError("arithmetic on a varbit field")
+        half = 1 << (slot.bits - 1)
+        low, high = (-half, half - 1) if slot.signed else (0, mask_of(slot.bits))
+        if slot.wide and need is not None and need <= 128:
+            return Val(f"sn_wide_shr({slot.code}, {slot.size}, 0)", low, high, "sn_u128", True)
         if slot.wide:
-            code = f"sn_wide_shr({slot.code}, {slot.size}, 0)"
-            return Val(code, 0, mask_of(slot.bits), True)
+            code = f"sn_w_ld({slot.code}, {slot.size})"
+            return exact(f"sn_w_sext({code}, {slot.bits})" if slot.signed else code, low, high)
         if slot.signed:
             fn = "sn_sext" if slot.bits <= 64 else "sn_sext128"
-            half = 1 << (slot.bits - 1)
-            return Val(f"{fn}({slot.code}, {slot.bits})", -half, half - 1)
-        wide = "uint64_t" if slot.bits <= 64 else "sn_u128"
-        return Val(f"({wide}){slot.code}", 0, mask_of(slot.bits))
+            return exact(f"{fn}({slot.code}, {slot.bits})", low, high)
+        return exact(f"({type_for(low, high)}){slot.code}", low, high)
 
     def _ahead(self, offset: int, bits: int) -> Val:
-        if not self._lookahead or bits > 128:
-            raise UnsupportedConstructError(f"lookahead of {bits} bits here")
-        wide = "uint64_t" if bits <= 64 else "sn_u128"
-        return Val(f"({wide}){load_bits('(d + off)', offset, bits)}", 0, mask_of(bits))
+        if not self._lookahead:
+            raise UnsupportedConstructError("lookahead here")
+        high = mask_of(bits)
+        if bits <= 128:
+            return exact(f"({type_for(0, high)}){load_bits('(d + off)', offset, bits)}", 0, high)
+        size = (bits + 7) // 8
+        get = f"uint8_t t_[{size}]; sn_get_wide(t_, d + off, {offset}, {bits});"
+        return exact(f"({{ {get} sn_w_ld(t_, {size}); }})", 0, high)
 
-    def _operation(self, e: ir.Op) -> Val:
+    def _operation(self, e: ir.Op, need: int | None) -> Val:
         op = e.op
         match op:
             case "b2d":
-                return Val(f"(uint64_t){self.boolean(e.right)}", 0, 1)
+                return exact(f"(uint64_t){self.boolean(e.right)}", 0, 1)
             case "?":
-                return self._choice(e)
+                return self._choice(e, need)
             case "last_stack_index" if isinstance(e.right, ir.Named):
                 code = f"((uint64_t){self.layout.stack(e.right.name)}.next - 1)"
-                return Val(f"(uint64_t)(uint32_t){code}", 0, mask_of(32))
+                return exact(f"(uint64_t)(uint32_t){code}", 0, mask_of(32))
             case "size_stack" if isinstance(e.right, ir.Named):
-                return Val(f"(uint64_t){self.layout.stack(e.right.name)}.next", 0, mask_of(32))
+                return exact(f"(uint64_t){self.layout.stack(e.right.name)}.next", 0, mask_of(32))
             case "two_comp_mod" | "sat_cast" | "usat_cast":
                 return self._convert(e)
             case "<<" | ">>":
-                return self._shift(e)
+                return self._shift(e, need)
             case "&" | "|" | "^":
-                return self._bitwise(e)
-            case "+" | "-" | "*" | "/" | "%" | "~":
-                return self._arithmetic(e)
+                return self._bitwise(e, need)
+            case "+" | "-" | "*" | "~":
+                return self._arithmetic(e, need)
+            case "/" | "%":
+                return self._divide(e)
         raise UnsupportedConstructError(f"operator '{op}'")
 
-    def _choice(self, e: ir.Op) -> Val:
+    def _choice(self, e: ir.Op, need: int | None) -> Val:
         if e.left is None or e.cond is None:
             raise UnsupportedConstructError("operator '?' without operands")
-        a, b = self.number(e.left), self.number(e.right)
-        low, high = min(a.low, b.low), max(a.high, b.high)
-        r = _value("", low, high, a.modular or b.modular)
-        t = r.ctype
-        code = f"({self.boolean(e.cond)} ? {a.cast(t)} : {b.cast(t)})"
-        return Val(code, low, high, r.modular)
+        a, b = self.number(e.left, need), self.number(e.right, need)
+        r = self._result(min(a.low, b.low), max(a.high, b.high), need, a, b)
+        code = f"({self.boolean(e.cond)} ? {a.cast(r.ctype)} : {b.cast(r.ctype)})"
+        return Val(code, r.low, r.high, r.ctype, r.modular)
 
-    def _arithmetic(self, e: ir.Op) -> Val:
-        b = self.number(e.right)
-        a = const(0) if e.left is None else self.number(e.left)
-        op = e.op
-        if op == "~":
-            low, high = -b.high - 1, -b.low - 1
-            r = _value("", low, high, b.modular)
-            return Val(f"(~{b.cast(r.ctype)})", low, high, r.modular)
-        if op == "+":
+    @staticmethod
+    def _apply(op: str, a: Val, b: Val, r: Val) -> Val:
+        x, y = a.cast(r.ctype), b.cast(r.ctype)
+        code = f"{_WIDE_OPS[op]}({x}, {y})" if r.ctype == _WIDE else f"({x} {op} {y})"
+        return Val(code, r.low, r.high, r.ctype, r.modular)
+
+    def _arithmetic(self, e: ir.Op, need: int | None) -> Val:
+        b = self.number(e.right, need)
+        if e.op == "~":
+            r = self._result(-b.high - 1, -b.low - 1, need, b)
+            x = b.cast(r.ctype)
+            code = f"sn_w_not({x})" if r.ctype == _WIDE else f"(~{x})"
+            return Val(code, r.low, r.high, r.ctype, r.modular)
+        a = const(0) if e.left is None else self.number(e.left, need)
+        if e.op == "+":
             low, high = a.low + b.low, a.high + b.high
-        elif op == "-":
+        elif e.op == "-":
             low, high = a.low - b.high, a.high - b.low
-        elif op == "*":
+        else:
             ends = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
             low, high = min(ends), max(ends)
-        else:
-            if a.modular or b.modular or a.low < 0 or b.low < 0:
-                raise UnsupportedConstructError(f"operator '{op}' on such values")
-            fn = "sn_div" if op == "/" else "sn_mod"
-            high = a.high if op == "/" else min(a.high, max(b.high - 1, 0))
-            return _value(f"({type_for(0, high)}){fn}({a.code}, {b.code})", 0, high)
-        r = _value("", low, high, a.modular or b.modular)
-        return Val(f"({a.cast(r.ctype)} {op} {b.cast(r.ctype)})", low, high, r.modular)
+        return self._apply(e.op, a, b, self._result(low, high, need, a, b))
 
-    def _bitwise(self, e: ir.Op) -> Val:
+    def _divide(self, e: ir.Op) -> Val:
         if e.left is None:
             raise UnsupportedConstructError(f"unary operator '{e.op}'")
         a, b = self.number(e.left), self.number(e.right)
+        if min(a.low, b.low) < 0 or _WIDE in (a.ctype, b.ctype):
+            raise UnsupportedConstructError(f"operator '{e.op}' on signed or over 128 bits")
+        fn = "sn_div" if e.op == "/" else "sn_mod"
+        high = a.high if e.op == "/" else min(a.high, max(b.high - 1, 0))
+        return exact(f"(({type_for(0, high)}){fn}({a.code}, {b.code}))", 0, high)
+
+    def _bitwise(self, e: ir.Op, need: int | None) -> Val:
+        if e.left is None:
+            raise UnsupportedConstructError(f"unary operator '{e.op}'")
+        if e.op == "&" and isinstance(e.right, ir.Const) and e.right.value >= 0:
+            need = min(e.right.value.bit_length(), need or self.layout.wide_bits)
+        a, b = self.number(e.left, need), self.number(e.right, need)
         if e.op == "&" and (a.low >= 0 or b.low >= 0):
-            high = min(x.high for x in (a, b) if x.low >= 0)
-            r = _value("", 0, high)
-            return Val(f"({a.cast(r.ctype)} & {b.cast(r.ctype)})", 0, high, r.modular)
+            mask = min((x for x in (a, b) if x.low >= 0), key=lambda x: x.high)
+            return self._apply("&", a, b, self._result(0, mask.high, need, mask))
         bits = max(_bits(a), _bits(b))
         low, high = (0, mask_of(bits)) if min(a.low, b.low) >= 0 else (-(1 << bits), mask_of(bits))
-        r = _value("", low, high, a.modular or b.modular)
-        return Val(f"({a.cast(r.ctype)} {e.op} {b.cast(r.ctype)})", low, high, r.modular)
+        return self._apply(e.op, a, b, self._result(low, high, need, a, b))
 
-    def _shift(self, e: ir.Op) -> Val:
+    def _shift(self, e: ir.Op, need: int | None) -> Val:
         if e.left is None:
             raise UnsupportedConstructError(f"unary operator '{e.op}'")
         n = self.number(e.right)
+        if n.ctype == _WIDE or n.low < 0:
+            raise UnsupportedConstructError("a shift by more than 128 bits or a signed number")
         if e.op == "<<":
-            a = self.number(e.left)
-            most = 1 << min(n.high, 256)
-            low, high = min(a.low * most, a.low), a.high * most
-            r = _value("", low, high, a.modular)
-            if n.low == n.high and n.high < 64 and r.ctype != "sn_u128":
-                return Val(f"({a.cast(r.ctype)} << {n.high})", low, high)
-            return Val(f"sn_shl({a.cast('sn_u128')}, {n.code})", low, high, True)
+            return self._shift_left(e.left, n, need)
         slot = self.slot(e.left)
-        if slot is not None and slot.wide and not slot.varbit:
-            if n.low != n.high:
-                raise UnsupportedConstructError(f"shift of {slot.bits} bits by a variable")
+        if slot is not None and slot.wide and not slot.varbit and n.low == n.high:
             high = mask_of(slot.bits) >> n.high
-            return _value(f"sn_wide_shr({slot.code}, {slot.size}, {n.high})", 0, high)
-        a = self.number(e.left)
-        self._exact(a, ">>")
+            if high < _U128 and not slot.signed:
+                code = f"sn_wide_shr({slot.code}, {slot.size}, {n.high})"
+                return exact(f"({type_for(0, high)}){code}", 0, high)
+        low_bits = need + n.high if need is not None and n.low == n.high else None
+        a = self.number(e.left, low_bits if low_bits and low_bits <= 128 else None)
+        if a.modular:
+            if low_bits is None or low_bits > 128:
+                raise UnsupportedConstructError(f"operator '>>' on over {a.high.bit_length()} bits")
+            return Val(f"sn_shr({a.code}, {n.code})", a.low, a.high, "sn_u128", True)
+        low = a.low >> n.low if a.low < 0 else a.low >> min(n.high, 1 << 16)
+        high = a.high >> n.low if a.high >= 0 else -1
+        t = type_for(low, high)
+        if a.ctype == _WIDE:
+            moved = Val(f"sn_w_shr({a.code}, {n.code})", low, high, _WIDE)
+            return Val(moved.cast(t), low, high, t)
         if a.low < 0:
-            low, high = a.low >> n.low, a.high >> n.low if a.high >= 0 else -1
-            t = type_for(low, high)
-            return Val(f"({t})sn_sar({a.cast('sn_i128')}, {n.code})", low, high)
-        high = a.high >> n.low
-        if a.ctype == "uint64_t":
-            if n.low == n.high and n.high < 64:
-                return Val(f"({a.code} >> {n.high})", 0, high)
-            return Val(f"sn_shr64({a.code}, {n.cast('uint64_t')})", 0, high)
-        return Val(f"({type_for(0, high)})sn_shr({a.code}, {n.code})", 0, high)
+            return Val(f"(({t})sn_sar({a.cast('sn_i128')}, {n.code}))", low, high, t)
+        if a.ctype == "uint64_t" and n.low == n.high and n.high < 64:
+            return Val(f"({a.code} >> {n.high})", low, high, t)
+        fn = "sn_shr64" if a.ctype == n.ctype == "uint64_t" else "sn_shr"
+        return Val(f"(({t}){fn}({a.code}, {n.code}))", low, high, t)
+
+    def _shift_left(self, left: ir.Expr, n: Val, need: int | None) -> Val:
+        a = self.number(left, need)
+        most = 1 << min(n.high, self.layout.wide_bits)
+        r = self._result(min(a.low * most, a.low), a.high * most, need, a)
+        x = a.cast(r.ctype)
+        if r.ctype == _WIDE:
+            code = f"sn_w_shl({x}, {n.code})"
+        elif n.low == n.high and n.high < 64:
+            code = f"({x} << {n.high})"
+        else:
+            code = f"(({r.ctype})sn_shl((sn_u128){x}, {n.code}))"
+        return Val(code, r.low, r.high, r.ctype, r.modular)
 
     def _convert(self, e: ir.Op) -> Val:
-        if e.left is None or not isinstance(e.right, ir.Const) or e.right.value > 128:
+        if e.left is None or not isinstance(e.right, ir.Const):
             raise UnsupportedConstructError(f"operator '{e.op}' with such operands")
-        a, bits = self.number(e.left), e.right.value
+        bits = e.right.value
         half = 1 << (bits - 1)
         if e.op == "two_comp_mod":
-            if bits <= 64:
-                return Val(f"sn_sext({a.cast('uint64_t')}, {bits})", -half, half - 1)
-            return Val(f"sn_sext128({a.cast('sn_u128')}, {bits})", -half, half - 1)
+            a = self.number(e.left, bits)
+            fn, t = ("sn_sext", "uint64_t") if bits <= 64 else ("sn_sext128", "sn_u128")
+            if bits > 128:
+                fn, t = "sn_w_sext", _WIDE
+            return exact(f"{fn}({a.cast(t)}, {bits})", -half, half - 1)
+        a = self.number(e.left)
         self._exact(a, e.op)
         low, high = (0, mask_of(bits)) if e.op == "usat_cast" else (-half, half - 1)
         if a.low >= low and a.high <= high:
@@ -294,11 +345,14 @@ class Expressions:
         t = type_for(min(a.low, low), max(a.high, high))
         x, lo, hi = a.cast(t), const(low).cast(t), const(high).cast(t)
         code = f"({{ {t} x_ = {x}; x_ < {lo} ? {lo} : x_ > {hi} ? {hi} : x_; }})"
-        return Val(f"({type_for(low, high)}){code}", low, high)
+        if t == _WIDE:
+            code = f"sn_w_clamp({x}, {lo}, {hi})"
+        clamped = Val(code, low, high, t)
+        return exact(clamped.cast(type_for(low, high)), low, high)
 
     def _exact(self, v: Val, op: str) -> None:
         if v.modular:
-            raise UnsupportedConstructError(f"operator '{op}' on more than 128 bits")
+            raise UnsupportedConstructError(f"operator '{op}' on over {v.high.bit_length()} bits")
 
     # ---- truth
 
@@ -328,35 +382,19 @@ class Expressions:
     def _compare(self, op: str, left: ir.Expr, right: ir.Expr) -> str:
         equality = op in ("==", "!=")
         a_slot, b_slot = self.slot(left), self.slot(right)
-        if equality and ((a_slot and a_slot.wide) or (b_slot and b_slot.wide)):
-            return f"({'!' if op == '!=' else ''}{self._same_bytes(left, right)})"
+        if equality and a_slot and b_slot and a_slot.varbit and b_slot.varbit:
+            n, m = f"{a_slot.code}_n", f"{b_slot.code}_n"
+            same = f"{n} == {m} && sn_wide_eq({a_slot.code}, {b_slot.code}, ({n} + 7) / 8)"
+            return f"({'!' if op == '!=' else ''}({same}))"
         if equality and isinstance(left, ir.Named) and isinstance(right, ir.Named):
             raise UnsupportedConstructError(f"operator '{op}' on headers or stacks")
         a, b = self.number(left), self.number(right)
         self._exact(a, op)
         self._exact(b, op)
-        low, high = min(a.low, b.low), max(a.high, b.high)
-        if not fits(low, high):
-            raise UnsupportedConstructError(f"operator '{op}' on more than 128 bits")
-        t = type_for(low, high)
+        t = type_for(min(a.low, b.low), max(a.high, b.high))
+        if t == _WIDE:
+            return f"(sn_w_cmp({a.cast(t)}, {b.cast(t)}) {op} 0)"
         return f"({a.cast(t)} {op} {b.cast(t)})"
-
-    def _same_bytes(self, left: ir.Expr, right: ir.Expr) -> str:
-        sides = [self.slot(left), self.slot(right)]
-        a, b = sides
-        if a and b and a.varbit and b.varbit:
-            n = f"{a.code}_n"
-            return f"({n} == {b.code}_n && sn_wide_eq({a.code}, {b.code}, ({n} + 7) / 8))"
-        known = next(s for s in sides if s is not None and s.wide)
-        other_expr, other = (right, b) if known is a else (left, a)
-        if known.varbit or (other is not None and other.bits != known.bits):
-            raise UnsupportedConstructError("comparison of fields of different length")
-        if other is not None:
-            return f"sn_wide_eq({known.code}, {other.code}, {known.size})"
-        if isinstance(other_expr, ir.Const):
-            literal = byte_literal(other_expr.value, known.size)
-            return f"sn_wide_eq({known.code}, {literal}, {known.size})"
-        raise UnsupportedConstructError(f"comparison of {known.bits} bits with a computed value")
 
 
 def _bits(v: Val) -> int:

@@ -286,6 +286,8 @@ class Table:
     entries: tuple[ConstEntry, ...]
     is_const: bool
     source: Source
+    profile: str | None = None
+    meter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,11 +352,28 @@ class FieldList:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A register or an indirect counter; `bits` of a counter is 0."""
+    """A register, counter or meter; `bits` of a counter: 0; of a meter: 1 packets, 2 bytes."""
 
     name: str
     cells: int
     bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectMeter:
+    """A meter of each entry of a table, and the field that its colour goes to."""
+
+    kind: int
+    target: FieldRef
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """An action profile; `selector` is what its groups choose by."""
+
+    name: str
+    size: int
+    selector: Calculation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,5 +396,10 @@ class Program:
     digests: tuple[FieldList, ...]
     registers: tuple[Array, ...]
     counters: tuple[Array, ...]
+    meters: tuple[Array, ...]
+    direct_meters: Mapping[str, DirectMeter]
+    profiles: tuple[Profile, ...]
+    value_sets: Mapping[str, int]
+    """Name to the most members."""
     aliases: Mapping[tuple[str, str], str]
     """(header, field) to the name that bmv2 knows it by, such as `intrinsic_metadata.mcast_grp`."""

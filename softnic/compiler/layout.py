@@ -89,6 +89,11 @@ class Layout:
         self._stack_no = {n: i for i, n in enumerate(program.stacks)}
         self._ustack_no = {n: i for i, n in enumerate(program.union_stacks)}
         self._siblings: dict[str, tuple[str, ...]] = {}
+        widths = [f.bits for t in self._types for f in t.fields if not f.varbit]
+        widths += [bits for a in program.actions.values() for _, bits in a.params]
+        widths += [r.bits for r in program.registers]
+        self.wide_bits = (max([191, *widths]) + 128) // 64 * 64
+        """Bits that numbers of more than 128 are computed in."""
         self._place()
 
     def _place(self) -> None:

@@ -21,6 +21,7 @@ from softnic.compiler.jsonread import (
 from softnic.compiler.values import expression, primitive
 from softnic.dataplane import MatchKind, UnsupportedConstructError
 
+_METERS = {"packets": 1, "bytes": 2}
 _MATCH = {
     "exact": MatchKind.EXACT,
     "valid": MatchKind.EXACT,
@@ -149,6 +150,35 @@ def _arrays(root: Json, key: str) -> tuple[ir.Array, ...]:
     )
 
 
+def _meters(root: Json) -> tuple[tuple[ir.Array, ...], dict[str, ir.DirectMeter]]:
+    arrays, direct = [], {}
+    for o in objs(root, "meter_arrays"):
+        name = string(o.get("name"), "meter")
+        unit, rates = string(o.get("type"), name), integer(o.get("rate_count", 2), name)
+        if unit not in _METERS or rates != 2:
+            raise UnsupportedConstructError(f"meter '{name}' of {rates} rates in {unit}")
+        if o.get("is_direct"):
+            header, field = items(o.get("result_target"), name)
+            target = ir.FieldRef(string(header, name), string(field, name))
+            direct[name] = ir.DirectMeter(_METERS[unit], target)
+        else:
+            arrays.append(ir.Array(name, integer(o.get("size"), name), _METERS[unit]))
+    return tuple(arrays), direct
+
+
+def _profiles(pipelines: Sequence[Json]) -> tuple[ir.Profile, ...]:
+    out = []
+    for o in (p for pipeline in pipelines for p in objs(pipeline, "action_profiles")):
+        name = string(o.get("name"), "action profile")
+        selector = None
+        if o.get("selector") is not None:
+            s = obj(o["selector"], name)
+            inputs = tuple(expression(e) for e in items(s.get("input"), name))
+            selector = ir.Calculation(name, string(s.get("algo"), name), inputs, source_of(o))
+        out.append(ir.Profile(name, integer(o.get("max_size", 1024), name) or 1024, selector))
+    return tuple(out)
+
+
 def _actions(root: Json) -> dict[int, ir.Action]:
     out = {}
     for o in objs(root, "actions"):
@@ -257,12 +287,9 @@ def _table_key(o: Json) -> ir.TableKey:
 
 def _table(o: Json, headers: Mapping[str, ir.Header]) -> ir.Table:
     name, source = string(o.get("name"), "table"), source_of(o)
-    if o.get("type") != "simple":
-        raise UnsupportedConstructError(f"table '{name}' with an action profile{source}")
-    if o.get("direct_meters"):
-        raise UnsupportedConstructError(
-            f"direct meter '{o['direct_meters']}' of table '{name}'{source}"
-        )
+    kind = string(o.get("type"), name)
+    if kind not in ("simple", "indirect", "indirect_ws"):
+        raise UnsupportedConstructError(f"table '{name}' of type '{kind}'{source}")
     try:
         key = tuple(_table_key(k) for k in objs(o, "key"))
     except UnsupportedConstructError as e:
@@ -286,6 +313,8 @@ def _table(o: Json, headers: Mapping[str, ir.Header]) -> ir.Table:
         entries=_entries(rows, [field_bits(headers, k.target) for k in key]),
         is_const="entries" in o,
         source=source,
+        profile=None if kind == "simple" else string(o.get("action_profile"), name),
+        meter=optional(o.get("direct_meters"), name),
     )
 
 
@@ -339,9 +368,11 @@ def load(data: bytes) -> ir.Program:
         root = obj(json.loads(data), "program")
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
         raise BadProgramError(f"not JSON: {e}") from None
+    except RecursionError:
+        raise BadProgramError("not bmv2 JSON as p4c writes it: nested too deeply") from None
     try:
         return _program(root)
-    except (KeyError, IndexError, TypeError) as e:
+    except (KeyError, IndexError, TypeError, RecursionError) as e:
         raise BadProgramError(f"not bmv2 JSON as p4c writes it: {type(e).__name__} {e}") from e
 
 
@@ -362,6 +393,7 @@ def _program(root: Json) -> ir.Program:
         alias, target = items(row, "field_aliases")
         header, field = items(target, "field_aliases")
         aliases[string(header, "alias"), string(field, "alias")] = string(alias, "alias")
+    meters, direct_meters = _meters(root)
     return ir.Program(
         headers=headers,
         stacks=_stacks(root, types, by_id),
@@ -382,5 +414,12 @@ def _program(root: Json) -> ir.Program:
         digests=tuple(_field_lists(root, "learn_lists")),
         registers=_arrays(root, "register_arrays"),
         counters=_arrays(root, "counter_arrays"),
+        meters=meters,
+        direct_meters=direct_meters,
+        profiles=_profiles(objs(root, "pipelines")),
+        value_sets={
+            string(o.get("name"), "value set"): integer(o.get("max_size", 1024), "value set")
+            for o in objs(root, "parse_vsets")
+        },
         aliases=aliases,
     )

@@ -32,6 +32,9 @@ class ParserWriter:
         self.x = Expressions(layout, lookahead=True)
         self._ids = {h.name: h.id for h in self.program.headers.values()}
         self._states = {s.name: i for i, s in enumerate(self.program.parser.states)}
+        self._vset_no = {name: i for i, name in enumerate(self.program.value_sets)}
+        self.value_sets: dict[str, tuple[int, ...]] = dict.fromkeys(self.program.value_sets, ())
+        """Widths of each value set's fields, known once `write` has been called."""
 
     def write(self, verify: list[str]) -> list[str]:
         """The function `parse`; `verify`: statements at the end (checksums)."""
@@ -205,7 +208,8 @@ class ParserWriter:
         for t in s.transitions:
             go = "goto done;" if t.next is None else f"goto st{self._states[t.next]};"
             if t.vset is not None:
-                continue  # no way to add members to a value set at this interface: always empty
+                out += [f"    {line}" for line in self._vset(t, t.vset, widths, go, s)]
+                continue
             if t.value is None:
                 out.append(f"    {go}")
                 break
@@ -213,6 +217,25 @@ class ParserWriter:
         else:
             out.append("    goto done;")  # as bmv2: no match ends the parser, without an error
         return [*out, "}"]
+
+    def _vset(
+        self, t: ir.Transition, name: str, widths: list[int], go: str, s: ir.ParseState
+    ) -> list[str]:
+        known = self.value_sets[name]
+        if t.mask is not None or known not in ((), tuple(widths)):
+            raise UnsupportedConstructError(
+                f"value set '{name}' with a mask or for different fields in state '{s.name}'"
+            )
+        self.value_sets[name] = tuple(widths)
+        sizes = [(w + 7) // 8 for w in widths]
+        puts, at = [], 0
+        for i, n in enumerate(sizes):
+            puts.append(f"sn_stn(key_ + {at}, {n}, k{i});")
+            at += n
+        return [
+            f"{{ uint8_t key_[{at}]; {' '.join(puts)}",
+            f"  if (sn_vset_has(c, {self._vset_no[name]}, key_)) {go} }}",
+        ]
 
     def _width(self, k: ir.Expr) -> int:
         if isinstance(k, ir.Lookahead):

@@ -12,6 +12,7 @@ from softnic.compiler.expressions import (
     byte_literal,
     const,
     describe,
+    exact,
     mask_of,
 )
 from softnic.compiler.layout import Layout, Slot
@@ -22,14 +23,16 @@ Statement = list[str]
 
 def store(slot: Slot, value: Val) -> str:
     """`slot` = `value`, cut to the field's width."""
-    if slot.wide:
-        if slot.varbit or value.modular:
-            raise UnsupportedConstructError(f"arithmetic on {slot.bits} bits")
+    if slot.varbit:
+        raise UnsupportedConstructError("arithmetic on a varbit field")
+    if slot.wide and value.low >= 0 and value.high < 1 << 128 and not value.modular:
         return f"sn_stn({slot.code}, {slot.size}, {value.cast('sn_u128')});"
+    if slot.wide:
+        return f"sn_w_st({slot.code}, {slot.size}, {slot.bits}, {value.cast('sn_wide')});"
     inside = value.low >= 0 and value.high <= mask_of(slot.bits) and not value.modular
     whole = slot.bits in (8, 16, 32, 64, 128) and _stored_bits(slot) == slot.bits
     if inside or whole:
-        return f"{slot.code} = ({slot.ctype}){value.code};"
+        return f"{slot.code} = {value.cast(slot.ctype)};"
     wide = "uint64_t" if slot.bits <= 64 else "sn_u128"
     return f"{slot.code} = ({slot.ctype})({value.cast(wide)} & {const(mask_of(slot.bits)).code});"
 
@@ -47,6 +50,9 @@ class Primitives:
         self.calculations = calculations
         self._registers = {r.name: i for i, r in enumerate(layout.program.registers)}
         self._counters = {c.name: i for i, c in enumerate(layout.program.counters)}
+        self._meters = {m.name: i for i, m in enumerate(layout.program.meters)}
+        self.messages: list[str] = []
+        """What the program can say, by number; arguments go where `{}` stands."""
         self._table: Mapping[str, Callable[[ir.Primitive, Expressions], Statement]] = {
             "assign": self._assign,
             "modify_field": self._assign,
@@ -67,7 +73,7 @@ class Primitives:
             "no_op": lambda _p, _x: [],
             "assert": self._assert,
             "assume": self._assert,
-            "log_msg": lambda _p, _x: ["sn_note(c, SN_EV_LOG);"],
+            "log_msg": self._log,
             "clone_ingress_pkt_to_egress": self._clone,
             "clone_egress_pkt_to_egress": self._clone,
             "resubmit": lambda p, x: [f"c->resubmit_list = {self._u32(p, 0, x)};"],
@@ -75,6 +81,7 @@ class Primitives:
             "generate_digest": lambda p, x: [f"c->digest_list = {self._u32(p, 1, x)};"],
             "truncate": self._truncate,
             "count": self._count,
+            "execute_meter": self._meter,
             "register_read": self._register_read,
             "register_write": self._register_write,
             "modify_field_rng_uniform": self._random,
@@ -85,9 +92,7 @@ class Primitives:
         """The statements for one step. Raises `UnsupportedConstructError`, naming `where`."""
         step = self._table.get(p.op)
         if step is None:
-            raise UnsupportedConstructError(
-                f"extern or primitive '{readable(p)}' in {where}{p.source}"
-            )
+            raise UnsupportedConstructError(f"extern or primitive '{p.op}' in {where}{p.source}")
         try:
             return step(p, x)
         except UnsupportedConstructError as e:
@@ -116,7 +121,7 @@ class Primitives:
             return [f"sn_copy({to.code}, {byte_literal(value.value, to.size)}, {to.size});"]
         if to.wide and isinstance(value, ir.Lookahead) and value.bits == to.bits:
             return [f"sn_get_wide({to.code}, d + off, {value.offset}, {value.bits});"]
-        return [store(to, x.number(value))]
+        return [store(to, x.number(value, to.bits))]
 
     def _assign_varbit(self, p: ir.Primitive, x: Expressions) -> Statement:
         to, source = self._target(p.params[0], x), self._target(p.params[1], x)
@@ -227,16 +232,14 @@ class Primitives:
                 kind = self.layout.header_type(name)
             case other:
                 raise UnsupportedConstructError(f"dropping with {describe(other)}")
-        fate = {"egress_spec": Val("c->drop_port", 0, mask_of(9)), "mcast_grp": const(0)}
+        drop = exact("(uint64_t)c->drop_port", 0, mask_of(9))
+        fate = {"egress_spec": drop, "mcast_grp": const(0)}
         declared = {field.name for field in kind.fields}
         return [
             store(self.layout.slot(name, field), value)
             for field, value in fate.items()
             if field in declared
         ]
-
-    def _assert(self, p: ir.Primitive, x: Expressions) -> Statement:
-        return [f"if (!{x.boolean(p.params[0])}) sn_note(c, SN_EV_ASSERT);"]
 
     def _clone(self, p: ir.Primitive, x: Expressions) -> Statement:
         kept = self._u32(p, 1, x) if len(p.params) > 1 else "0"
@@ -264,29 +267,33 @@ class Primitives:
     def _cell(self, e: ir.Expr, index: ir.Expr, x: Expressions) -> tuple[str, Slot]:
         n = self._object(e, "register_array", self._registers)
         bits = self.layout.program.registers[n].bits
-        if bits > 128:
-            raise UnsupportedConstructError(f"a register of {bits} bits")
         kind, fn = ("uint64_t", "64") if bits <= 64 else ("sn_u128", "128")
+        if bits > 128:
+            kind, fn = "uint8_t", "_wide"
         at = x.number(index).cast("uint64_t")
-        return f"{kind} *cell = sn_register{fn}(c, {n}, {at}); if (cell)", Slot("*cell", bits)
+        slot = Slot("cell" if bits > 128 else "*cell", bits)
+        return f"{kind} *cell = sn_register{fn}(c, {n}, {at}); if (cell)", slot
 
     def _register_read(self, p: ir.Primitive, x: Expressions) -> Statement:
         to = self._target(p.params[0], x)
         open_, cell = self._cell(p.params[1], p.params[2], x)
-        wide = "uint64_t" if cell.bits <= 64 else "sn_u128"
-        return [f"{{ {open_} {store(to, Val(f'({wide}){cell.code}', 0, mask_of(cell.bits)))} }}"]
+        return [f"{{ {open_} {store(to, x.read(cell, to.bits))} }}"]
 
     def _register_write(self, p: ir.Primitive, x: Expressions) -> Statement:
         open_, cell = self._cell(p.params[0], p.params[1], x)
-        value = x.number(p.params[2])
-        wide = "uint64_t" if cell.bits <= 64 else "sn_u128"
-        cut = f"{value.cast(wide)} & {const(mask_of(cell.bits)).code}"
-        return [f"{{ {open_} *cell = {cut}; }}"]
+        value = x.number(p.params[2], cell.bits)
+        if not cell.wide:
+            # A cell is a whole word or two, whatever its width.
+            t = "uint64_t" if cell.bits <= 64 else "sn_u128"
+            cut = f"{value.cast(t)} & {const(mask_of(cell.bits)).code}"
+            return [f"{{ {open_} *cell = {cut}; }}"]
+        return [f"{{ {open_} {store(cell, value)} }}"]
 
     def _random(self, p: ir.Primitive, x: Expressions) -> Statement:
         to = self._target(p.params[0], x)
         low, high = (x.number(e).cast("uint64_t") for e in p.params[1:3])
-        return [store(to, Val(f"sn_random(c, {low}, {high})", 0, mask_of(64)))]
+        draw = store(to, exact(f"sn_random(c, {low}, {high})", 0, mask_of(64)))
+        return [f"if ({low} <= {high}) {{ {draw} }}"]  # else bmv2 leaves the field as it is
 
     def _hash(self, p: ir.Primitive, x: Expressions) -> Statement:
         to = self._target(p.params[0], x)
@@ -294,21 +301,43 @@ class Primitives:
         if not isinstance(calc, ir.Named):
             raise UnsupportedConstructError(f"hash {describe(calc)}")
         base, size = x.number(p.params[1]).cast("uint64_t"), x.number(p.params[3])
-        limit = size.cast("uint64_t") if size.high < 1 << 64 else "0"
         lines, result = self.calculations.write(calc.name)
         return [
             "{",
             *(f"    {line}" for line in lines),
-            f"    uint64_t max_ = {limit}, hash_ = {result};",
-            f"    hash_ = {base} + (max_ ? hash_ % max_ : {'hash_' if limit == '0' else '0'});",
-            f"    {store(to, Val('hash_', 0, mask_of(64)))}",
+            # As bmv2: the limit is taken in 64 bits, and 0 is as 1.
+            f"    uint64_t max_ = {size.cast('uint64_t')}, hash_ = {result};",
+            f"    hash_ = {base} + (max_ ? hash_ % max_ : 0);",
+            f"    {store(to, exact('hash_', 0, mask_of(64)))}",
             "}",
         ]
 
+    def _meter(self, p: ir.Primitive, x: Expressions) -> Statement:
+        n = self._object(p.params[0], "meter_array", self._meters)
+        to = self._target(p.params[2], x)
+        old = x.read(to).cast("uint32_t") if to.bits <= 32 else "0"
+        run = f"sn_meter(c, {n}, {x.number(p.params[1]).cast('uint64_t')}, {old})"
+        return [store(to, exact(f"(uint64_t){run}", 0, mask_of(32)))]
 
-def readable(p: ir.Primitive) -> str:
-    """A primitive as the P4 program has it, as far as the JSON tells."""
-    if p.op == "execute_meter":
-        names = [e.name for e in p.params if isinstance(e, ir.Named) and e.kind == "meter_array"]
-        return f"{names[0] if names else 'meter'}.execute_meter"
-    return p.op
+    # ---- messages
+
+    def _message(self, text: str) -> int:
+        if text not in self.messages:
+            self.messages.append(text)
+        return self.messages.index(text)
+
+    def _log(self, p: ir.Primitive, x: Expressions) -> Statement:
+        match p.params:
+            case (ir.Text(text), *rest):
+                values = [v for r in rest if isinstance(r, ir.Vector) for v in r.items]
+            case _:
+                raise UnsupportedConstructError("log_msg without a text")
+        n = self._message(text)
+        args = ", ".join(x.number(v, 128).cast("sn_u128") for v in values)
+        data = f"(const sn_u128[]){{{args}}}" if values else "0"
+        return ["sn_note(c, SN_EV_LOG);", f"sn_say(c, {n}, {data}, {len(values)});"]
+
+    def _assert(self, p: ir.Primitive, x: Expressions) -> Statement:
+        n = self._message(f"{p.op} failed{p.source}")
+        bad = f"{{ sn_note(c, SN_EV_ASSERT); sn_say(c, {n}, 0, 0); }}"
+        return [f"if (!{x.boolean(p.params[0])}) {bad}"]

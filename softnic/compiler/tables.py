@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from softnic.compiler import ir
-from softnic.compiler.expressions import Expressions, mask_of
+from softnic.compiler.expressions import Expressions, exact, mask_of
+from softnic.compiler.jsonread import BadProgramError
 from softnic.compiler.layout import Layout, Slot, c_name, c_uint
-from softnic.compiler.primitives import Primitives
+from softnic.compiler.primitives import Primitives, store
 from softnic.dataplane import MatchKind, UnsupportedConstructError
 
 MAX_KEY = 256
@@ -51,6 +52,14 @@ class TableWriter:
         self.primitives = primitives
         self.x = Expressions(layout)
         self.tables = [*self.program.ingress.tables, *self.program.egress.tables]
+        self._profile_no = {p.name: i for i, p in enumerate(self.program.profiles)}
+        self._members: dict[str, tuple[int, ...]] = {}
+        for t in self.tables:
+            if t.profile is not None:
+                if t.profile not in self._profile_no:
+                    raise BadProgramError(f"table '{t.name}' without profile '{t.profile}'")
+                have = self._members.setdefault(t.profile, ())
+                self._members[t.profile] = have + tuple(a for a in t.actions if a not in have)
         self._exits = {
             a.id for a in self.program.actions.values() if any(p.op == "exit" for p in a.primitives)
         }
@@ -109,6 +118,17 @@ class TableWriter:
 
     # ---- tables
 
+    def actions(self, t: ir.Table) -> tuple[int, ...]:
+        """The table's actions by id, in the order of their numbers in C."""
+        return t.actions if t.profile is None else self._members[t.profile]
+
+    def profile_actions(self, name: str) -> tuple[int, ...]:
+        """All actions that members of a profile may have."""
+        return self._members.get(name, ())
+
+    def _action_size(self, action: int) -> int:
+        return sum((bits + 7) // 8 for _, bits in self.program.actions[action].params)
+
     def key(self, t: ir.Table) -> KeyLayout:
         """Where each key field is in the packed key."""
         fields, at = [], 0
@@ -125,10 +145,16 @@ class TableWriter:
         return KeyLayout(tuple(fields), at)
 
     def param_sizes(self, t: ir.Table) -> list[int]:
-        """Bytes of each action's parameters."""
-        return [
-            sum((bits + 7) // 8 for _, bits in self.program.actions[a].params) for a in t.actions
-        ]
+        """Bytes of each action's parameters; a member or group of a profile is told by its id."""
+        sizes = [self._action_size(a) for a in self.actions(t)]
+        return sizes if t.profile is None else [*sizes, 4, 4]
+
+    def profile(self, p: ir.Profile) -> tuple[str, str]:
+        """Declaration for one profile, and its initializer."""
+        n, sizes = self._profile_no[p.name], [*map(self._action_size, self.profile_actions(p.name))]
+        pre = f"static const uint32_t pp{n}[] = {{{', '.join(map(str, sizes)) or '0'}}};"
+        most = max(sizes, default=0)
+        return pre, f'{{"{c_text(p.name)}", {p.size}, {len(sizes)}, {most}, pp{n}}}'
 
     def descriptor(self, n: int, t: ir.Table) -> tuple[list[str], str]:
         """Declarations for one table, and its initializer."""
@@ -147,15 +173,22 @@ class TableWriter:
         )
         default, data = "SN_NONE", b""
         if t.default_action is not None:
-            default = str(t.actions.index(t.default_action))
+            default = str(self.actions(t).index(t.default_action))
             data = self._params(t.default_action, t.default_params)
-        name = t.name.replace("\\", "\\\\").replace('"', '\\"')
+        profile = "SN_NONE" if t.profile is None else str(self._profile_no[t.profile])
+        meter = 0 if t.meter is None else self._meter(t.meter, t).kind
         init = (
-            f'{{"{name}", tf{n}, {len(key.fields)}, {key.size}, {max(sizes, default=0)}, '
-            f"{max(t.size, len(t.entries))}, tp{n}, {len(t.actions)}, {default}, {c_bytes(data)}, "
-            f"{int(t.with_counters)}, {int(t.support_timeout)}, te{n}, {len(t.entries)}}}"
+            f'{{"{c_text(t.name)}", tf{n}, {len(key.fields)}, {key.size}, '
+            f"{max(sizes, default=0)}, {max(t.size, len(t.entries))}, tp{n}, {len(sizes)}, "
+            f"{default}, {c_bytes(data)}, {int(t.with_counters)}, {int(t.support_timeout)}, "
+            f"te{n}, {len(t.entries)}, {profile}, {meter}}}"
         )
         return pre, init
+
+    def _meter(self, name: str, t: ir.Table) -> ir.DirectMeter:
+        if name not in self.program.direct_meters:
+            raise BadProgramError(f"table '{t.name}' without its direct meter '{name}'")
+        return self.program.direct_meters[name]
 
     def _params(self, action: int, values: tuple[int, ...]) -> bytes:
         widths = [bits for _, bits in self.program.actions[action].params]
@@ -166,7 +199,7 @@ class TableWriter:
         low = packed([(v, w) for (v, _), w in zip(e.key, widths, strict=True)])
         high = packed([(m, w) for (_, m), w in zip(e.key, widths, strict=True)])
         params = self._params(e.action, e.params)
-        action = t.actions.index(e.action)
+        action = self.actions(t).index(e.action)
         return f"{{{c_bytes(low)}, {c_bytes(high)}, {c_bytes(params)}, {e.priority}, {action}}}"
 
     def _fill_key(self, key: KeyLayout) -> list[str]:
@@ -181,6 +214,14 @@ class TableWriter:
             else:
                 out.append(f"sn_stn(kb + {at}, {s.size}, {s.code}{masked});")
         return out
+
+    def _pick(self, profile: str) -> list[str]:
+        n = self._profile_no[profile]
+        selector = self.program.profiles[n].selector
+        if selector is None:
+            return [f"r = sn_profile_pick(c, {n}, r, 0);"]
+        lines, result = self.primitives.calculations.of(selector)
+        return ["{", *lines, f"r = sn_profile_pick(c, {n}, r, {result});", "}"]
 
     # ---- pipelines
 
@@ -226,9 +267,15 @@ class TableWriter:
             out.append(f"struct sn_result r = sn_table_apply(c, {n}, kw);")
         else:
             out.append(f"struct sn_result r = sn_table_apply(c, {n}, 0);")
+        if t.meter is not None:
+            target = self._meter(t.meter, t).target
+            slot = self.layout.slot(target.header, target.field)
+            out.append(f"if (r.hit) {{ {store(slot, exact('(uint64_t)c->color', 0, 2))} }}")
+        if t.profile is not None:
+            out += self._pick(t.profile)
         by_hit = "__HIT__" in t.next or "__MISS__" in t.next
         out.append("switch (r.action) {")
-        for i, a in enumerate(t.actions):
+        for i, a in enumerate(self.actions(t)):
             leave = " if (c->exit) return;" if a in self._exits else ""
             name = self.program.actions[a].name
             go = "break;" if by_hit else _go(t.next.get(name, t.base_next))
@@ -240,6 +287,11 @@ class TableWriter:
         else:
             out.append(_go(t.base_next))
         return out
+
+
+def c_text(name: str) -> str:
+    """A name within a C string."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _label(name: str) -> str:

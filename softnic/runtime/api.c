@@ -76,7 +76,7 @@ SN_EXPORT int sn_device_load(struct sn_device *d, const struct sn_program *prog)
     if (prog->abi != SN_ABI) return -EPROTO;
     uint64_t seed;
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed) seed = sn_now();
-    struct sn_pipe *fresh = sn_pipe_new(prog, sn_now(), seed);
+    struct sn_pipe *fresh = sn_pipe_new(prog, d, sn_now(), seed);
     if (!fresh) return -ENOMEM;
     sn_lock(&d->lock);
     struct sn_pipe *old = d->pipe;
@@ -98,6 +98,30 @@ struct update {
     uint64_t timeout;
 };
 
+static enum sn_status put(struct sn_table *t, const struct update *u,
+                          const struct sn_table_key *k, const uint8_t *params, uint64_t now) {
+    return u->op == OP_INSERT ? sn_table_insert(t, k, u->action, params, u->timeout, now, 0)
+                              : sn_table_modify(t, k, u->action, params, u->timeout, now);
+}
+
+/* As `put` and the deletion, with the references that entries hold on members and groups. */
+static enum sn_status put_indirect(struct sn_profile *p, struct sn_table *t, const struct update *u,
+                                   const struct sn_table_key *k, const uint8_t *params,
+                                   uint64_t now) {
+    uint32_t old_action = SN_NONE;
+    uint8_t old[4] = {0};
+    struct sn_entry *e = u->op == OP_INSERT ? NULL : sn_table_find(t, k);
+    if (e) {
+        old_action = e->action;
+        memcpy(old, sn_entry_params(t, e), 4);
+    }
+    if (u->op != OP_DELETE && sn_profile_ref(p, u->action, params, 1) < 0) return SN_INVALID;
+    enum sn_status st = u->op == OP_DELETE ? sn_table_delete(t, k) : put(t, u, k, params, now);
+    if (st == SN_OK && old_action != SN_NONE) sn_profile_ref(p, old_action, old, -1);
+    if (st != SN_OK && u->op != OP_DELETE) sn_profile_ref(p, u->action, params, -1);
+    return st;
+}
+
 static enum sn_status apply(struct sn_pipe *p, const struct update *u, uint64_t now) {
     if (!p || u->table >= p->prog->n_tables) return SN_INVALID;
     struct sn_table *t = &p->tables[u->table];
@@ -105,13 +129,15 @@ static enum sn_status apply(struct sn_pipe *p, const struct update *u, uint64_t 
     uint32_t n = t->desc->key_size;
     if (t->desc->n_fields == 0 || sizeof *u + 2 * n > u->size) return SN_INVALID;
     struct sn_table_key k = {key, key + n, t->by_prio ? u->priority : 0};
-    if (u->op == OP_DELETE) return sn_table_delete(t, &k);
-    if (u->action >= t->desc->n_actions ||
-        sizeof *u + 2 * n + t->desc->params_size[u->action] > u->size)
+    int indirect = t->desc->profile != SN_NONE;
+    if (u->op == OP_DELETE && !indirect) return sn_table_delete(t, &k);
+    if (u->op != OP_DELETE &&
+        (u->action >= t->desc->n_actions ||
+         sizeof *u + 2 * n + t->desc->params_size[u->action] > u->size))
         return SN_INVALID;
-    return u->op == OP_INSERT
-               ? sn_table_insert(t, &k, u->action, key + 2 * n, u->timeout, now, 0)
-               : sn_table_modify(t, &k, u->action, key + 2 * n, u->timeout, now);
+    if (indirect)
+        return put_indirect(&p->profiles[t->desc->profile], t, u, &k, key + 2 * n, now);
+    return put(t, u, &k, key + 2 * n, now);
 }
 
 SN_EXPORT void sn_write(struct sn_device *d, const uint8_t *records, uint32_t n, uint8_t *status) {
@@ -242,6 +268,87 @@ SN_EXPORT uint32_t sn_default_read(struct sn_device *d, uint32_t table, uint8_t 
     return action;
 }
 
+/* ---- action profiles, value sets, meters ------------------------------------------------- */
+
+static struct sn_profile *profile_of(struct sn_device *d, uint32_t profile) {
+    return d->pipe && profile < d->pipe->prog->n_profiles ? &d->pipe->profiles[profile] : NULL;
+}
+
+/* `params` NULL: delete. */
+SN_EXPORT uint32_t sn_profile_member(struct sn_device *d, uint32_t profile, uint32_t id,
+                                     uint32_t action, const uint8_t *params) {
+    sn_lock(&d->lock);
+    struct sn_profile *p = profile_of(d, profile);
+    uint32_t st = !p       ? SN_INVALID
+                  : params ? sn_member_set(p, id, action, params)
+                           : sn_member_delete(p, id);
+    sn_unlock(&d->lock);
+    return st;
+}
+
+/* rows: member, weight, watched port of each; NULL: delete. */
+SN_EXPORT uint32_t sn_profile_group(struct sn_device *d, uint32_t profile, uint32_t id,
+                                    const uint32_t *rows, uint32_t n) {
+    sn_lock(&d->lock);
+    struct sn_profile *p = profile_of(d, profile);
+    uint32_t st = !p     ? SN_INVALID
+                  : rows ? sn_choice_set(p, id, rows, n)
+                         : sn_choice_delete(p, id);
+    sn_unlock(&d->lock);
+    return st;
+}
+
+/* rows: key and mask of each of the `n` members, which replace those that there were. */
+SN_EXPORT uint32_t sn_vset_set(struct sn_device *d, uint32_t vset, const uint8_t *rows,
+                               uint32_t n) {
+    uint32_t st = SN_INVALID;
+    uint8_t *old = NULL;
+    sn_lock(&d->lock);
+    if (d->pipe && vset < d->pipe->prog->n_vsets) {
+        const struct sn_vset_desc *vd = &d->pipe->prog->vsets[vset];
+        size_t bytes = (size_t)n * 2 * vd->key_size;
+        uint8_t *copy = n <= vd->max_size ? malloc(bytes + 1) : NULL;
+        st = copy ? SN_OK : SN_FULL;
+        if (copy) {
+            memcpy(copy, rows, bytes);
+            old = d->pipe->vsets[vset].rows;
+            d->pipe->vsets[vset] = (struct sn_vset){copy, n};
+        }
+    }
+    sn_unlock(&d->lock);
+    free(old);
+    return st;
+}
+
+static int meter_rates(struct sn_meter *m, struct sn_rates *r, int op) {
+    if (!m) return -1;
+    if (op != 0) sn_meter_set(m, op == 1 ? r : NULL, sn_now());
+    *r = m->rates;
+    return (int)m->configured;
+}
+
+/* op: 0 read, 1 set, 2 unset. Returns 1 where it is set (then), 0 where not, -1: no such cell. */
+SN_EXPORT int sn_meter_access(struct sn_device *d, uint32_t meter, uint32_t index,
+                              struct sn_rates *rates, int op) {
+    sn_lock(&d->lock);
+    const struct sn_program *g = d->pipe ? d->pipe->prog : NULL;
+    int there = g && meter < g->n_meters && index < g->meters[meter].cells;
+    int rc = meter_rates(there ? &d->pipe->meters[meter][index] : NULL, rates, op);
+    sn_unlock(&d->lock);
+    return rc;
+}
+
+SN_EXPORT int sn_entry_meter_access(struct sn_device *d, uint32_t table, const uint8_t *key,
+                                    const uint8_t *mask, uint32_t priority,
+                                    struct sn_rates *rates, int op) {
+    struct sn_table *t;
+    sn_lock(&d->lock);
+    struct sn_entry *e = find(d, table, key, mask, priority, &t);
+    int rc = meter_rates(e && t->desc->with_meter ? sn_entry_meter(t, e) : NULL, rates, op);
+    sn_unlock(&d->lock);
+    return rc;
+}
+
 /* ---- counters and registers -------------------------------------------------------------- */
 
 SN_EXPORT int sn_counter_access(struct sn_device *d, uint32_t counter, uint32_t index,
@@ -261,17 +368,16 @@ SN_EXPORT int sn_counter_access(struct sn_device *d, uint32_t counter, uint32_t 
     return rc;
 }
 
-/* values: low and high 64 bits. */
+/* cell: as many bytes as sn_register_cell says. */
 SN_EXPORT int sn_register_access(struct sn_device *d, uint32_t reg, uint32_t index,
-                                 uint64_t *values, int write) {
+                                 uint8_t *cell, int write) {
     int rc = -1;
     sn_lock(&d->lock);
     if (d->pipe && reg < d->pipe->prog->n_registers &&
         index < d->pipe->prog->registers[reg].cells) {
-        uint32_t per = d->pipe->prog->registers[reg].bits <= 64 ? 1 : 2;
-        uint64_t *c = (uint64_t *)d->pipe->registers[reg] + (size_t)index * per;
-        if (per == 1 && !write) values[1] = 0;
-        memcpy(write ? c : values, write ? values : c, per * 8);
+        size_t size = sn_register_cell(&d->pipe->prog->registers[reg]);
+        uint8_t *c = (uint8_t *)d->pipe->registers[reg] + index * size;
+        memcpy(write ? c : cell, write ? cell : c, size);
         rc = 0;
     }
     sn_unlock(&d->lock);
@@ -407,6 +513,13 @@ SN_EXPORT uint32_t sn_port_stats(struct sn_device *d, uint32_t i, uint64_t *valu
     memcpy(values, head, sizeof head);
     memcpy(values + 6, p->drops, sizeof p->drops);
     return SN_DROP_COUNT;
+}
+
+/* Whether what programs say (log_msg, failed assertions) becomes events. */
+SN_EXPORT void sn_device_listen(struct sn_device *d, uint32_t on) {
+    sn_lock(&d->lock);
+    d->listening = on;
+    sn_unlock(&d->lock);
 }
 
 SN_EXPORT void sn_event_counts(struct sn_device *d, uint64_t *values) {

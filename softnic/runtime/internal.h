@@ -27,7 +27,7 @@ void sn_unlock(struct sn_lock *l);
 
 /* ---- table.c ---------------------------------------------------------------------------- */
 
-enum sn_status { SN_OK, SN_EXISTS, SN_NOT_FOUND, SN_FULL, SN_INVALID };
+enum sn_status { SN_OK, SN_EXISTS, SN_NOT_FOUND, SN_FULL, SN_INVALID, SN_IN_USE };
 
 struct sn_tuple;
 
@@ -78,6 +78,60 @@ struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index); /* NULL: not i
 const uint8_t *sn_entry_key(const struct sn_entry *e);
 const uint8_t *sn_entry_mask(const struct sn_table *t, const struct sn_entry *e);
 uint8_t *sn_entry_params(const struct sn_table *t, const struct sn_entry *e);
+struct sn_meter *sn_entry_meter(const struct sn_table *t, const struct sn_entry *e);
+
+/* ---- meter.c ----------------------------------------------------------------------------- */
+
+struct sn_rates {
+    uint64_t cir, cburst, pir, pburst; /* units a second, units */
+};
+
+struct sn_meter {
+    struct sn_rates rates;
+    sn_u128 committed, peak; /* tokens */
+    uint64_t last;
+    uint32_t configured;
+};
+
+uint32_t sn_meter_run(struct sn_meter *m, uint64_t units, uint64_t now);
+void sn_meter_set(struct sn_meter *m, const struct sn_rates *r, uint64_t now); /* NULL: unset */
+
+/* ---- profile.c --------------------------------------------------------------------------- */
+
+/* Sorted by id, which each item starts with. */
+struct sn_id_list {
+    void **items;
+    uint32_t n, cap;
+};
+
+struct sn_member {
+    uint32_t id, refs, action;
+    uint8_t params[];
+};
+
+struct sn_slot {
+    struct sn_member *member;
+    uint32_t watch; /* port that must be up; SN_NONE: none */
+};
+
+struct sn_choice {
+    uint32_t id, refs, n;
+    struct sn_slot *slots;
+};
+
+struct sn_profile {
+    const struct sn_profile_desc *desc;
+    struct sn_id_list members, groups;
+};
+
+enum sn_status sn_member_set(struct sn_profile *p, uint32_t id, uint32_t action,
+                             const uint8_t *params);
+enum sn_status sn_member_delete(struct sn_profile *p, uint32_t id);
+enum sn_status sn_choice_set(struct sn_profile *p, uint32_t id, const uint32_t *rows, uint32_t n);
+enum sn_status sn_choice_delete(struct sn_profile *p, uint32_t id);
+/* Counts a reference (by 1 or -1) of an entry; -1 where what it refers to doesn't exist. */
+int sn_profile_ref(struct sn_profile *p, uint32_t action, const uint8_t *params, int by);
+void sn_profile_free(struct sn_profile *p);
 
 /* ---- pipe.c: one loaded program ---------------------------------------------------------- */
 
@@ -85,21 +139,32 @@ struct sn_counter_cell {
     uint64_t packets, bytes;
 };
 
+struct sn_vset {
+    uint8_t *rows; /* key and mask of each member */
+    uint32_t n;
+};
+
 struct sn_pipe {
     const struct sn_program *prog;
+    struct sn_device *dev;
     struct sn_table *tables;
     void **registers;
     struct sn_counter_cell **counters;
+    struct sn_meter **meters;
+    struct sn_profile *profiles;
+    struct sn_vset *vsets;
     uint64_t random;
     uint32_t sweep_table, sweep_index; /* where the idle sweep goes on */
 };
 
-struct sn_pipe *sn_pipe_new(const struct sn_program *prog, uint64_t now, uint64_t seed);
+struct sn_pipe *sn_pipe_new(const struct sn_program *prog, struct sn_device *dev, uint64_t now,
+                            uint64_t seed);
+size_t sn_register_cell(const struct sn_array_desc *r); /* bytes of one */
 void sn_pipe_free(struct sn_pipe *p);
 
 /* ---- events.c ---------------------------------------------------------------------------- */
 
-enum sn_event_kind { SN_PACKET_IN = 1, SN_DIGEST = 2, SN_IDLE = 3 };
+enum sn_event_kind { SN_PACKET_IN = 1, SN_DIGEST = 2, SN_IDLE = 3, SN_MESSAGE = 4 };
 
 struct sn_event_rec {
     uint32_t kind, id, len, priority;
@@ -206,6 +271,7 @@ struct sn_device {
     struct sn_groups sessions, groups;
     uint32_t cpu_port, drop_port;
     uint64_t start_ns;
+    uint32_t listening; /* messages of the program become events */
     uint64_t counts[SN_EV_COUNT];
     struct sn_port ports[SN_MAX_PORTS];
     uint32_t n_ports;
@@ -228,6 +294,7 @@ struct sn_device {
 
 uint64_t sn_now(void);
 struct sn_port *sn_port_of(struct sn_device *d, uint32_t number);
+int sn_port_up(const struct sn_device *d, uint32_t number); /* SN_NONE is always up */
 void sn_drop(struct sn_device *d, uint32_t port, enum sn_drop why);
 int sn_burst_init(struct sn_burst *b);
 void sn_burst_free(struct sn_burst *b);

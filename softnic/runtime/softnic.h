@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-#define SN_ABI 3u
+#define SN_ABI 4u
 
 typedef unsigned __int128 sn_u128;
 typedef __int128 sn_i128;
@@ -56,6 +56,7 @@ struct sn_ctx {
     uint32_t trunc;       /* longest output, SN_NONE: no limit */
     uint32_t exit;
     uint32_t drop_port;
+    uint32_t color; /* what the direct meter of the last entry hit says */
     /* Requests of the program; SN_NONE: none. The last call wins, as in bmv2. */
     uint32_t clone_session, clone_list, resubmit_list, recirculate_list, digest_list;
     /* Which header instance was found at the start of the frame, and at l4_start, and where the
@@ -96,7 +97,11 @@ struct sn_table_desc {
     uint32_t with_counter, with_timeout;
     const struct sn_const_entry *entries;
     uint32_t n_entries;
+    uint32_t profile;    /* SN_NONE: none; else the last two actions are a member and a group */
+    uint32_t with_meter; /* enum sn_meter_kind, 0: none */
 };
+
+enum sn_meter_kind { SN_METER_PACKETS = 1, SN_METER_BYTES = 2 };
 
 struct sn_result {
     const uint8_t *params;
@@ -107,26 +112,48 @@ struct sn_result {
 /* `key`: the packed key, zero-padded to whole words. Counts the hit and stamps its time. */
 struct sn_result sn_table_apply(struct sn_ctx *c, uint32_t table, const uint64_t *key);
 
+/* The member that an entry of a table with a profile stands for; `hash`: of its selector. */
+struct sn_result sn_profile_pick(struct sn_ctx *c, uint32_t profile, struct sn_result r,
+                                 uint64_t hash);
+
 /* ---- externs --------------------------------------------------------------------------- */
 
 struct sn_array_desc {
     const char *name;
-    uint32_t cells, bits;
+    uint32_t cells, bits; /* bits: of a meter enum sn_meter_kind, of a counter 0 */
 };
+
+struct sn_profile_desc {
+    const char *name;
+    uint32_t max_size, n_actions, max_params;
+    const uint32_t *params_size;
+};
+
+struct sn_vset_desc {
+    const char *name;
+    uint32_t key_size, max_size;
+};
+
+/* True if the packed key is a member of a parser value set. */
+int sn_vset_has(struct sn_ctx *c, uint32_t vset, const uint8_t *key);
 
 /* A register's cell, or none where the index is out of bounds (noted). */
 uint64_t *sn_register64(struct sn_ctx *c, uint32_t reg, uint64_t index);
 sn_u128 *sn_register128(struct sn_ctx *c, uint32_t reg, uint64_t index);
+uint8_t *sn_register_wide(struct sn_ctx *c, uint32_t reg, uint64_t index);
 void sn_count(struct sn_ctx *c, uint32_t counter, uint64_t index);
+/* The colour, or `color` where the index is out of bounds (noted). */
+uint32_t sn_meter(struct sn_ctx *c, uint32_t meter, uint64_t index, uint32_t color);
+/* A message of the program (its number) with its arguments, 16 bytes each. */
+void sn_say(struct sn_ctx *c, uint32_t message, const sn_u128 *args, uint32_t n);
 uint64_t sn_random(struct sn_ctx *c, uint64_t low, uint64_t high);
 
-uint32_t sn_crc32(const uint8_t *p, uint32_t n);
-uint32_t sn_crc16(const uint8_t *p, uint32_t n);
-/* Ones' complement checksum of n bytes, and the same over two pieces (the first of any length). */
-uint32_t sn_csum16(const uint8_t *p, uint32_t n);
+/* Each over two pieces of any length, of which the second may be empty. */
+uint32_t sn_crc32_2(const uint8_t *p, uint32_t n, const uint8_t *q, uint32_t m);
+uint32_t sn_crc16_2(const uint8_t *p, uint32_t n, const uint8_t *q, uint32_t m);
 uint32_t sn_csum16_2(const uint8_t *p, uint32_t n, const uint8_t *q, uint32_t m);
-uint32_t sn_xor16(const uint8_t *p, uint32_t n);
-uint64_t sn_identity(const uint8_t *p, uint32_t n);
+uint32_t sn_xor16_2(const uint8_t *p, uint32_t n, const uint8_t *q, uint32_t m);
+uint64_t sn_identity_2(const uint8_t *p, uint32_t n, const uint8_t *q, uint32_t m);
 
 /* ---- the program ----------------------------------------------------------------------- */
 
@@ -138,10 +165,13 @@ struct sn_digest_desc {
 struct sn_program {
     uint32_t abi, phv_size;
     uint32_t max_headers; /* most bytes the deparser can emit */
-    uint32_t n_tables, n_registers, n_counters, n_digests;
+    uint32_t n_tables, n_registers, n_counters, n_digests, n_meters, n_profiles, n_vsets;
     const struct sn_table_desc *tables;
     const struct sn_array_desc *registers, *counters;
     const struct sn_digest_desc *digests;
+    const struct sn_array_desc *meters;
+    const struct sn_profile_desc *profiles;
+    const struct sn_vset_desc *vsets;
     void (*parse)(struct sn_ctx *c);
     void (*ingress)(struct sn_ctx *c);
     void (*egress)(struct sn_ctx *c);

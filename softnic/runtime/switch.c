@@ -40,6 +40,11 @@ struct sn_port *sn_port_of(struct sn_device *d, uint32_t number) {
     return number == d->cpu_port ? &d->cpu : &d->other;
 }
 
+int sn_port_up(const struct sn_device *d, uint32_t number) {
+    if (number == SN_NONE) return 1;
+    return number < SN_MAX_PORTS && d->by_number[number] && d->by_number[number]->up;
+}
+
 void sn_drop(struct sn_device *d, uint32_t port, enum sn_drop why) {
     sn_port_of(d, port)->drops[why]++;
 }

@@ -54,6 +54,11 @@ uint8_t *sn_entry_params(const struct sn_table *t, const struct sn_entry *e) {
     return (uint8_t *)(e->data + t->words * (t->exact ? 1 : 2));
 }
 
+struct sn_meter *sn_entry_meter(const struct sn_table *t, const struct sn_entry *e) {
+    uint64_t at = (uint64_t)(uintptr_t)sn_entry_params(t, e) + t->desc->max_params;
+    return (struct sn_meter *)(uintptr_t)((at + 15) & ~15ull);
+}
+
 /* ---- hash tables ------------------------------------------------------------------------- */
 
 static inline struct sn_entry *slot_entry(uint64_t slot) {
@@ -311,6 +316,7 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
     if (!u && !(u = tuple_new(t, n.tuple))) return SN_FULL;
     struct sn_entry *e = entry_alloc(t);
     if (!e) return SN_FULL;
+    if (t->desc->with_meter) sn_meter_set(sn_entry_meter(t, e), NULL, now);
     memcpy(e->data, n.key, t->words * 8);
     if (!t->exact) memcpy(e->data + t->words, n.mask, t->words * 8);
     e->used = 1;
@@ -445,6 +451,7 @@ int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t se
     }
     t->entry_size = sizeof(struct sn_entry) + t->words * 8 * (t->exact ? 1 : 2) +
                     (d->max_params + 7) / 8 * 8;
+    if (d->with_meter) t->entry_size += sizeof(struct sn_meter) + 16;
     t->default_params = calloc(1, d->max_params + 8);
     if (!t->default_params) return -1;
     t->default_action = d->default_action;

@@ -17,12 +17,20 @@ from softnic.dataplane import MatchKind, UnsupportedConstructError
 from softnic.native import compile_program
 
 
-def test_refuses_a_meter_by_name_and_place() -> None:
-    with pytest.raises(UnsupportedConstructError) as e:
-        compile_program(program_json("meter"))
-    assert "I.rate.execute_meter" in str(e.value)
-    assert "action 'I.limit'" in str(e.value)
-    assert "meter.p4:25" in str(e.value)
+def test_refuses_a_meter_of_three_rates_by_name() -> None:
+    program = json.loads(program_json("meter"))
+    program["meter_arrays"][0]["rate_count"] = 3
+    with pytest.raises(UnsupportedConstructError, match=r"meter 'I\.rate' of 3 rates"):
+        compile_program(json.dumps(program).encode())
+
+
+def test_refuses_a_hash_by_name_and_place() -> None:
+    program = json.loads(program_json("features"))
+    calculation = next(c for c in program["calculations"] if c["algo"] == "crc32")
+    calculation["algo"] = "toeplitz"
+    words = r"hash algorithm 'toeplitz', in action 'features\d+' \(features\.p4:\d+\)"
+    with pytest.raises(UnsupportedConstructError, match=words):
+        compile_program(json.dumps(program).encode())
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,10 @@ def parse(argv: Sequence[str]) -> Options:
         parser.error("give a PROGRAM.json, or --no-p4 to wait for a client to set one")
     if options.ssl and not (options.cert and options.key):
         parser.error("--grpc-server-ssl needs --grpc-server-cert and --grpc-server-key")
+    if not options.ssl and (options.cert or options.key or options.cacert or options.client_auth):
+        parser.error("certificates and --grpc-server-with-client-auth need --grpc-server-ssl")
+    if options.client_auth and not options.cacert:
+        parser.error("--grpc-server-with-client-auth needs --grpc-server-cacert")
     return options
 
 

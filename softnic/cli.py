@@ -1,6 +1,7 @@
 """The command `softnic`: the command line of bmv2's simple_switch_grpc, for this target.
 
     softnic -i 1@veth1 -i 2@veth2 --no-p4 -- --cpu-port 510 --grpc-server-addr 127.0.0.1:9559
+    softnic stf PROGRAM.json SCRIPT.stf
 
 Options after `--` are the target's own there; here both kinds may stand anywhere.
 """
@@ -24,6 +25,7 @@ from softnic.p4runtime.device import Device
 from softnic.p4runtime.server import BindError, Server, Tls
 from softnic.p4runtime.service import API_VERSION
 from softnic.pcap import Capture
+from softnic.stf import command as stf
 
 _log = logging.getLogger("softnic")
 
@@ -167,7 +169,10 @@ def parse(argv: Sequence[str]) -> Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; the exit status: 0 after those, 1 if it can't start."""
-    options = parse(sys.argv[1:] if argv is None else argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["stf"]:
+        return stf.main(arguments[1:])
+    options = parse(arguments)
     _set_up_logging(options)
     stopped = threading.Event()
 

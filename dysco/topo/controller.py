@@ -72,17 +72,25 @@ class Controller:
 
     def start(self) -> None:
         """Start it and wait until all its devices are ready. Raises ProcessError."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start it. Raises ProcessError."""
         program = tool_path("dyscod")
         if program is None:
             raise ProcessError("dyscod isn't installed")
         argv = [program, "--config", str(self._config), *self._arguments]
         self._process = self._topology.devices.start(self.name, argv)
-        self._process.wait_ready(
+
+    def wait_ready(self) -> None:
+        """Wait until it answers and all its devices are ready. Raises ProcessError."""
+        self.process.wait_ready(
             lambda: can_connect(self._topology.devices, self._api),
             f"its API answered at {self._api}",
             _READY_SECONDS,
         )
-        self._process.wait_ready(self._devices_ready, "its devices were ready", _READY_SECONDS)
+        self.process.wait_ready(self._devices_ready, "its devices were ready", _READY_SECONDS)
 
     def ctl(self, *arguments: str, seconds: float = 20.0) -> Any:
         """Run `dysco-ctl -o json` with these arguments; what it printed. Raises ProcessError."""

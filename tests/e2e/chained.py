@@ -52,7 +52,7 @@ class Network:
     devices: Mapping[str, Device]
     controllers: list[Controller]
     directory: Path
-    ports: tuple[int, ...]
+    web: traffic.WebServer
     sha256: str = ""
     opened: list[Conversation] = field(default_factory=list)
 
@@ -252,8 +252,7 @@ def running(
     """A network on softnic with its policies loaded; `daemons`: the devices of each `dyscod`."""
     target = Target.SOFTNIC
     with Topology(spec, directory, offloads=target.offloads) as topology:
-        ports = (*range(80, 100), 8080)
-        boxes.set_up_boxes(topology, ports)
+        boxes.set_up_boxes(topology, (*range(80, 100), 8080))
         nginx = traffic.WebServer(topology.hosts[server], directory / "nginx", web)
         devices = start_devices(topology, target)
         key = group_key()
@@ -268,11 +267,13 @@ def running(
                 settings={**QUICK, **(settings or {})},
                 pipeline=pipeline,
             )
-            controller.start()
+            controller.launch()
+            controllers.append(controller)
+        for controller in controllers:
+            controller.wait_ready()
             for policy in policies:
                 controller.add_policy(policy.match, policy.chain, policy.options)
-            controllers.append(controller)
-        network = Network(topology, devices, controllers, directory, ports)
+        network = Network(topology, devices, controllers, directory, nginx)
         network.sha256 = nginx.publish("file", os.urandom(SIZE))
         try:
             yield network

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from chained import SIZE, Network
+from chained import SIZE, Conversation, Network
 
 from dysco.topo import boxes, proof, traffic
 from dysco.topo.boxes import Counters
@@ -16,6 +16,8 @@ from dysco.topo.proof import Claim, Recording, chain_claims
 
 CHAIN = ("client", "firewall", "nat", "counter", "server")
 BOXES = CHAIN[1:-1]
+PORT = 87
+"""As port 80, but without NGINX."""
 
 
 def counters(network: Network) -> dict[str, Counters]:
@@ -27,9 +29,10 @@ def recording(request: pytest.FixtureRequest, network: Network) -> Recording:
     version: int = request.param
     before = counters(network)
     with Capture(taps(network.topology, CHAIN)) as capture:
-        got = network.fetch(80, version)
-    assert (got.status, got.size, got.sha256) == (200, SIZE, network.sha256)
-    (shown,) = network.controller.ctl("chain", "show", "--limit", "1")
+        talk = Conversation(network, PORT, version)
+        talk.exchange(200_000)
+        (shown,) = network.controller.ctl("chain", "show", f"tcp and src port {talk.local_port}")
+        talk.finish()
     return Recording(
         network.topology.spec,
         CHAIN,
@@ -43,6 +46,12 @@ def recording(request: pytest.FixtureRequest, network: Network) -> Recording:
 
 def problems(claims: list[Claim]) -> list[str]:
     return [problem for claim in claims for problem in claim.problems]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_http_has_the_right_bytes(network: Network, version: int) -> None:
+    got = network.fetch(80, version)
+    assert (got.status, got.size, got.sha256) == (200, SIZE, network.sha256)
 
 
 def test_a_session_goes_through_its_chain(recording: Recording) -> None:

@@ -9,28 +9,31 @@ PORT = 86
 """Firewall, then counter."""
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_fin(network: Network, version: int) -> None:
+def test_fin(network: Network) -> None:
     network.wait_empty()
     before = network.counted("firewall", "session_closed")
-    talk = Conversation(network, PORT, version)
-    talk.exchange()
-    assert [s["state"] for s in network.sessions()] == ["established"]
-    assert set(network.entries().values()) == {0, 2, 4}
-    talk.finish()
+    talks = [Conversation(network, PORT, version) for version in (4, 6)]
+    for talk in talks:
+        talk.exchange()
+    assert [s["state"] for s in network.sessions()] == ["established"] * 2
+    held = network.entries()
+    assert [held[f"nic{n}"] for n in range(1, 6)] == [4, 8, 0, 8, 4]
+    for talk in talks:
+        talk.finish()
     network.wait_empty()
-    assert network.counted("firewall", "session_closed") == before + 1
+    assert network.counted("firewall", "session_closed") == before + 2
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_rst(network: Network, version: int) -> None:
+@pytest.mark.parametrize("by_server", [False, True])
+def test_rst(network: Network, by_server: bool) -> None:
     network.wait_empty()
     before = network.counted("server", "session_reset")
-    talk = Conversation(network, PORT, version)
-    talk.exchange()
-    talk.reset()
+    talks = [Conversation(network, PORT, version) for version in (4, 6)]
+    for talk in talks:
+        talk.exchange()
+        talk.reset(by_server=by_server)
     network.wait_empty()
-    assert network.counted("server", "session_reset") == before + 1
+    assert network.counted("server", "session_reset") == before + 2
 
 
 def test_half_closed_goes_on(network: Network) -> None:

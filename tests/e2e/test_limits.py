@@ -139,6 +139,17 @@ def test_silence_ends_a_session(narrow: Network, version: int) -> None:
     talk.close()
 
 
+def test_silence_ends_a_session_that_closed_unseen(narrow: Network) -> None:
+    """Its FINs passed while `dyscod` was dead."""
+    narrow.wait_empty()
+    talk = _retried(narrow, 4)
+    talk.exchange()
+    narrow.controller.process.kill()
+    talk.finish()
+    narrow.controller.start()
+    narrow.wait_empty(IDLE_SECONDS + 5)
+
+
 def test_a_session_that_talks_stays(narrow: Network) -> None:
     narrow.wait_empty()
     talk = _retried(narrow, 4)

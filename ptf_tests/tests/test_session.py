@@ -158,18 +158,19 @@ class RandomTuples(SessionTest):
         for prefix in ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"):
             self.device.insert(self.next_hop(prefix, OTHER))
         for family in FAMILIES:
-            befores = {_random_tuple(source, family) for _ in range(60)}
+            # Keys of their own, in the same order at each run.
+            befores = dict.fromkeys(_random_tuple(source, family) for _ in range(60))
             ways = [
                 outward(family)._replace(before=before, after=_random_tuple(source, family))
                 for before in befores
             ]
             self.device.insert(*map(self.entry, ways))
-            expected = []
             for way in ways:
-                payload = source.randbytes(source.randrange(80))
-                self.send(A.port, way.frame(payload=payload))
-                expected.append(tcp(way.after, A.mac, OTHER.mac, payload=payload))
-            self.expect({OTHER_PORT: expected}, name=family)
+                frames = [source.randbytes(source.randrange(80)), _second_carry(way)]
+                for payload in frames:
+                    self.send(A.port, way.frame(payload=payload))
+                out = [tcp(way.after, A.mac, OTHER.mac, payload=payload) for payload in frames]
+                self.expect({OTHER_PORT: out}, name=way)
 
 
 class NoRoute(SessionTest):
@@ -287,6 +288,15 @@ class DeletedEntry(SessionTest):
             self.check(way.in_port, way.frame(), {way.out_port: way.expected()}, name=way.name)
             self.device.delete(self.entry(way))
             self.check(way.in_port, way.frame(), {way.out_port: way.frame()}, name=way.name)
+
+
+def _second_carry(way: Way) -> bytes:
+    """A payload with which the checksum becomes 0xfffe: its sum is 1, often by a carry's carry."""
+    offset = _tcp_checksum(way.after)
+    without = tcp(way.after, A.mac, A.mac, payload=b"\0\0")
+    payload = add_to_word(without[offset : offset + 2], 0, 1)
+    assert word_at(tcp(way.after, A.mac, A.mac, payload=payload), offset) == 0xFFFE
+    return payload
 
 
 def _tcp_checksum(tuple_: FiveTuple) -> int:

@@ -60,7 +60,7 @@ def _single(entry: Entry, registers: Registers, segment: Segment) -> Sent:
     if way.floor is not None:
         given = replace(given, seq=_told_again(registers, given, given.seq))
     tracking.received(entry, registers, given)
-    if given.flags & ACK and not given.flags & RST:
+    if given.flags & ACK and not given.flags & (RST | SYN):
         tracking.heard(
             entry,
             registers,

@@ -66,7 +66,7 @@ def _single(entry: Entry, registers: Registers, segment: Segment) -> Sent:
     floor = entry.old.floor
     if floor is None or diff(segment.seq, floor) >= 0 or segment.flags & SYN:
         return [(To.OLD, to_old(entry, registers, segment))]
-    if not segment.has_content:
+    if not segment.has_content or segment.flags & RST:
         seq = segment.seq
         if not _is_probe(registers, segment):
             seq = latest(registers.snd_max, floor)

@@ -12,7 +12,7 @@ from dysco.agent.reconfigure.control import host_number
 from dysco.agent.reconfigure.journal import Kept
 from dysco.agent.reconfigure.left import Patience
 from dysco.agent.reconfigure.member import Member, RefusedError, Role
-from dysco.agent.reconfigure.messages import Deltas, Ends, Leg, Toward
+from dysco.agent.reconfigure.messages import Deltas, Ends, Leg, ReconfigurationId, Toward
 from dysco.agent.reconfigure.serial import diff
 from dysco.agent.reconfigure.state import Entry, OldWay, Registers
 from dysco.agent.session import Leg as SessionLeg
@@ -38,6 +38,9 @@ class Here:
         """What is to be done at the next report."""
         self.lingering: dict[Role, FiveTuple] = {}
         """Old subsessions whose entries stay for what is still under way."""
+        self.abandoned: dict[int, ReconfigurationId] = {}
+        """Hosts of a new path that was given up, until they say that they know."""
+        self.tries = 0
         self.through: tuple[Address, ...] = ()
         """Hosts to cross on the new path that begins here."""
         self.names: tuple[str, ...] = ()

@@ -107,6 +107,7 @@ class LeftAnchor:
         self._drained_here = False
         self._drained_there = False
         self._entered_new = False
+        self._ended = False
         self._stamp: int | None = None
 
     def start(self) -> list[Do]:
@@ -187,6 +188,8 @@ class LeftAnchor:
                 return out
             case LeftState.RELEASING:
                 return [Tell(Toward.RIGHT, Release(self.id, right))]
+            case LeftState.CANCELLING if self._ended:
+                return [Tell(Toward.RIGHT, Release(self.id, right))]
             case LeftState.CANCELLING:
                 return [Tell(Toward.RIGHT, CancelLock(self.id, right))]
             case _:
@@ -207,7 +210,7 @@ class LeftAnchor:
                 return self.cancel(leg, "the other anchor went back", revoked=True)
             case AckRelease(), LeftState.RELEASING:
                 return self._go(LeftState.FINISHED)
-            case AckCancel(), LeftState.CANCELLING:
+            case AckCancel() | AckRelease(), LeftState.CANCELLING:
                 return self._go(LeftState.FAILED)
             case _:
                 return []
@@ -225,10 +228,11 @@ class LeftAnchor:
         return [*out, *self._go(LeftState.CANCELLING, leg)]
 
     def session_over(self, leg: Leg) -> list[Do]:
-        """The session ended: what is left is to free the hops."""
-        if self.is_over or self.state in (LeftState.CANCELLING, LeftState.RELEASING):
+        """The session ended: what is left is to free the hops, which may not have seen its end."""
+        if self.is_over or self.state is LeftState.RELEASING or self._ended:
             return []
-        self.why = "the session ended"
+        self._ended = True
+        self.why = self.why or "the session ended"
         return self._go(LeftState.CANCELLING, leg)
 
     def _locked(self, message: AckLock, leg: Leg) -> list[Do]:

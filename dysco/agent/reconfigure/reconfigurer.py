@@ -60,6 +60,7 @@ from dysco.agent.reconfigure.left import LeftState, Patience
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.member import Order, Post, RefusedError, Role, answer_to
 from dysco.agent.reconfigure.messages import (
+    AckCancel,
     CancelLock,
     Message,
     NackLock,
@@ -78,6 +79,8 @@ from dysco.agent.trust import ReplayGuard
 
 LINGER = 2.0
 """Seconds that an old path's entries stay, for what is still under way on it."""
+MAX_TRIES = 20
+"""How often the hosts of a new path are told that it was given up."""
 MAX_WAITING = 8
 """Things to be done at a leg's next report; of more, the oldest is dropped."""
 _TIMERS = {Role.LEFT: "left", Role.RIGHT: "right"}
@@ -183,6 +186,23 @@ class Reconfigurer:
             return []
         session = core.table.sessions.get(letter.session)
         here = self._here.get(letter.session)
+        message = letter.message
+        if (
+            isinstance(message, CancelLock)
+            and session is not None
+            and _came_by(session, message.id)
+            and (here is None or here.member.is_idle)
+        ):
+            # The new path that this session came here by was given up.
+            core.counters[Count.CONTROL_UNKNOWN] -= 1
+            return [*self._unknown(letter), *self._leave(self._of(session), now)]
+        if (
+            here is not None
+            and isinstance(message, AckCancel)
+            and here.abandoned.get(letter.sender) == message.id
+        ):
+            del here.abandoned[letter.sender]
+            return self._do(here, (), now)
         if here is None and session is not None:
             here = self._of(session)
         if here is None:
@@ -218,6 +238,30 @@ class Reconfigurer:
                 return [lease, *self._with_registers(here, Role.RIGHT, go, now)]
             return [lease, *go(now)]
         return go(now)
+
+    def _leave(self, here: Here, now: float) -> list[Action]:
+        """This host is off the session's path: its connections are reset, then all is released."""
+        here.member.lock.state = LockState.GONE
+        return self._close_host(here, now)
+
+    def _give_up_new_path(self, here: Here, about: ReconfigurationId) -> list[Action]:
+        """The hosts of a new path are told that it is not needed: a RST may be lost."""
+        peers = [self._core.peers.at(address) for address in here.through]
+        here.abandoned = {host_number(peer.name): about for peer in peers if peer is not None}
+        here.tries = 0
+        return self._abandon(here)
+
+    def _abandon(self, here: Here) -> list[Action]:
+        if not here.abandoned or here.tries >= MAX_TRIES:
+            here.abandoned.clear()
+            return []
+        here.tries += 1
+        actions: list[Action] = []
+        for number, about in here.abandoned.items():
+            session = None if here.is_over else here.session
+            actions += self._post(here.session.id, number, CancelLock(about, number), session)
+        pause = min(self._patience.first * 2**here.tries, self._patience.longest)
+        return [*actions, SetTimer(TimerId("abandon", here.session.id), pause)]
 
     def syn(self, header: Header, arrived: packet.Segment, now: float) -> list[Action] | None:
         """The SYN of a new path that ends here; None: it is not for us."""
@@ -320,6 +364,8 @@ class Reconfigurer:
             return []
         if timer.kind == "linger":
             return self._end_linger(here, now)
+        if timer.kind == "abandon":
+            return [*self._abandon(here), *self._do(here, (), now)]
         if timer.kind == "lease":
             if here.member.is_idle:
                 return []
@@ -327,7 +373,7 @@ class Reconfigurer:
             again = SetTimer(timer, self._patience.lease)
             return [again, *self._do(here, here.member.lease_over(), now)]
         role = _ROLES[timer.kind]
-        if here.session.state in (State.CLOSING, State.RESET, State.RELEASED):
+        if here.session.state in (State.RESET, State.RELEASED):
             orders = here.member.session_over()
             if orders:
                 return self._do(here, orders, now)
@@ -359,11 +405,7 @@ class Reconfigurer:
         actions += [
             CancelTimer(TimerId(kind, session.id)) for kind in ("linger", "lease", "left", "right")
         ]
-        actions += self._do(here, orders, now)
-        if here.member.left is None or here.member.left.is_over:
-            del self._here[session.id]
-            actions.append(Keep(session.id, b""))
-        return actions
+        return actions + self._do(here, orders, now)
 
     def recover(
         self,
@@ -572,6 +614,11 @@ class Reconfigurer:
     def _do(self, here: Here, orders: Sequence[Order], now: float) -> list[Action]:
         """Journal what was decided, then do it."""
         actions = self._carry_out(here, orders, now)
+        left = here.member.left
+        if here.is_over and (left is None or left.is_over) and not here.abandoned:
+            if self._here.pop(here.session.id, None) is None:
+                return actions
+            return [*actions, Keep(here.session.id, b"")]
         if not orders:
             return actions
         record = journal.write(here.record())
@@ -605,6 +652,8 @@ class Reconfigurer:
                     actions.append(SetTimer(timer, after) if after else CancelTimer(timer))
                 case messages.Report():
                     actions.append(self._progress(here, role, what))
+                    if what.state == LeftState.CANCELLING.value and here.through:
+                        actions += self._give_up_new_path(here, what.id)
         return actions
 
     def _progress(self, here: Here, role: Role, report: messages.Report) -> Progress:
@@ -762,6 +811,14 @@ class Reconfigurer:
             for number, here in self._here.items()
             if here.member.left is not None and here.member.left.is_over
         ]
+
+
+def _came_by(session: Session, about: ReconfigurationId) -> bool:
+    """True if a session is here only because of that reconfiguration."""
+    try:
+        return bool(session.opening) and read_opening(session.opening).id == about
+    except ControlError:
+        return False
 
 
 def _after(entry: list[Action], rest: list[Action]) -> list[Action]:

@@ -121,7 +121,7 @@ class Registers:
     snd_max: int = 0
     """Out: one past the highest byte that the host sent, FIN not counted."""
     fin_sent: bool = False
-    """Out: the host sent a FIN; from then on nothing is latched."""
+    """Out: the host sent a FIN or RST; from then on nothing is latched."""
     snd_una: int = 0
     """Out: highest ACK that the host was given."""
     edge_out: int = 0

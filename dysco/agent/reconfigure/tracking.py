@@ -66,6 +66,9 @@ def sent(entry: Entry, registers: Registers, segment: Segment) -> Moved:
     if flags & FIN:
         # Also ahead of bytes that a box, as host, is still to send on.
         registers.fin_sent |= abs(diff(segment.end, registers.snd_max)) <= entry.jump
+    if flags & RST:
+        # It goes by the old path alone: a latch behind it would take it for that path's end.
+        registers.fin_sent = True
     if segment.tsval is not None:
         registers.ts_sent = segment.tsval
     ack_before = registers.rcv_ack

@@ -1,0 +1,489 @@
+"""A client, a server and boxes with real agents; one session, its reconfigurations, and what holds.
+
+Everything from one seed. Frames are real where agents see them; the TCP endpoints, the boxes and
+the network are those of the other simulation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from dysco.agent import packet
+from dysco.agent.events import CancelReconfiguration, Idle, Reconfigure, Tell
+from dysco.agent.model import Address, FiveTuple, Host, Interface, Peer, Policy
+from dysco.agent.options import negotiated, take_tag
+from dysco.agent.packet import ACK, SYN
+from dysco.agent.reconfigure.frames import to_frame, to_segment
+from dysco.agent.reconfigure.locking import LockState
+from dysco.agent.reconfigure.segment import Segment
+from dysco.agent.reconfigure.serial import add
+from dysco.agent.session import State
+from tests.reconfigure.agents.plane import Datagram, Frame, Plane
+from tests.reconfigure.simulation.boxes import Box, ComplaintError, Firewall, Shifter
+from tests.reconfigure.simulation.network import Clock, Link, Weather
+from tests.reconfigure.simulation.tcp import Endpoint, Options
+
+CALM = Weather()
+CLIENT_PORT, SERVER_PORT = 33000, 80
+NAT_PORT = 40000
+
+
+@dataclass(frozen=True)
+class Change:
+    """One reconfiguration: when, between which hosts, through which boxes."""
+
+    at: float
+    left: str
+    right: str
+    through: tuple[str, ...] = ()
+    cancel_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Story:
+    """What happens in a world."""
+
+    boxes: dict[str, str]
+    """Kinds of all boxes by name: pass, firewall, shift, nat, dead."""
+    chain: tuple[str, ...]
+    changes: tuple[Change, ...]
+    sizes: tuple[int, int] = (4000, 4000)
+    data: Weather = CALM
+    control: Weather = CALM
+    punt_loss: float = 0.0
+    options: tuple[Options, Options] = (Options(), Options())
+    pause: float = 0.004
+    linger: float = 0.1
+    crashes: tuple[tuple[str, int, float], ...] = ()
+    """Host, after how many actions from the first change on, for how long."""
+    reset_at: float | None = None
+    limit: float = 60.0
+
+
+@dataclass
+class Application:
+    """One end's program."""
+
+    plane: Plane
+    options: Options
+    to_write: bytes
+    expected: bytes
+    isn: int
+    stamp: int
+    endpoint: Endpoint | None = None
+    written: int = 0
+    checked: int = 0
+    is_open: bool = False
+    ends: FiveTuple | None = None
+
+
+@dataclass
+class World:
+    """Everything of one run."""
+
+    seed: int
+    story: Story
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.source = random.Random(self.seed)
+        self.planes: dict[str, Plane] = {}
+        self.at: dict[Address, Plane] = {}
+        self.links: dict[tuple[str, Address, bool], Link] = {}
+        self.boxes: dict[str, _BoxHost] = {}
+        self.answers: list[str] = []
+        self.was_reset = False
+        names = ["client", *self.story.boxes, "server"]
+        for number, name in enumerate(names, start=1):
+            self._add(number, name, self.story.boxes.get(name))
+        peers = tuple(
+            Peer(p.host.name, p.host.kind, p.host.interfaces[0].addresses)
+            for p in self.planes.values()
+        )
+        policy = Policy(5, self.story.chain)
+        for plane in self.planes.values():
+            plane.peers, plane.policies = peers, {5: policy}
+            plane.start()
+        client = self.planes["client"]
+        client.policy_of = lambda ends: 5 if ends.dport == SERVER_PORT else 0
+        self.apps = self._applications()
+        self._connect()
+
+    # Building.
+
+    def _add(self, number: int, name: str, kind: str | None) -> None:
+        address = ip_address(f"10.0.0.{number}")
+        mac = bytes((2, 0, 0, 0, 0, number))
+        host = Host(1, name, kind, (Interface(1, mac, (address,)),))
+        plane = Plane(
+            self.clock,
+            self.source,
+            host,
+            lambda what, to, sender=name: self._transmit(sender, what, to),
+            punt_loss=0.0,
+        )
+        self.planes[name] = self.at[address] = plane
+        if kind is not None:
+            self.boxes[name] = _BoxHost(self, plane, kind)
+            plane.deliver = self.boxes[name].receive
+
+    def _transmit(self, sender: str, what: Frame | Datagram | bytes, to: Address) -> None:
+        plane = self.at.get(to)
+        if plane is None:
+            return
+        is_data = isinstance(what, packet.Segment)
+        key = (sender, to, is_data)
+        link = self.links.get(key)
+        if link is None:
+            weather = self.story.data if is_data else self.story.control
+            link = self.links[key] = Link(self.clock, self.source, weather, plane.arrive)
+        link.send(what)
+
+    def _applications(self) -> tuple[Application, Application]:
+        sizes = self.story.sizes
+        streams = [self.source.randbytes(size) for size in sizes]
+        apps = []
+        for me, name in enumerate(("client", "server")):
+            plane = self.planes[name]
+            app = Application(
+                plane,
+                self.story.options[me],
+                streams[me],
+                streams[1 - me],
+                self.source.getrandbits(32),
+                self.source.getrandbits(32),
+            )
+            plane.deliver = lambda frame, a=app: self._to_app(a, frame)
+            apps.append(app)
+        return apps[0], apps[1]
+
+    # The TCP handshake, and then the endpoints of the other simulation.
+
+    def _connect(self) -> None:
+        client, server = self.apps
+        src = client.plane.host.interfaces[0].addresses[0]
+        dst = server.plane.host.interfaces[0].addresses[0]
+        client.ends = FiveTuple(src, CLIENT_PORT, dst, SERVER_PORT)
+        self._syn()
+
+    def _syn(self) -> None:
+        client = self.apps[0]
+        if client.endpoint is None and client.ends is not None:
+            self._open(client, client.ends, Segment(client.isn, 0, SYN, 1000))
+            self.clock.after(0.3, self._syn)
+
+    def _open(self, app: Application, ends: FiveTuple, segment: Segment, tsecr: int = 0) -> None:
+        options = app.options
+        stamp = app.stamp if options.timestamps else None
+        shown = Segment(
+            segment.seq,
+            segment.ack,
+            segment.flags,
+            min(options.buffer, 0xFFFF),
+            tsval=stamp,
+            tsecr=tsecr,
+        )
+        offer = negotiated(b"")._replace(
+            mss=options.mss, window_scale=options.scale, sack_permitted=options.sack
+        )
+        app.plane.from_host(to_frame(shown, ends, app.plane.mac, offered=offer))
+
+    def _to_app(self, app: Application, frame: Frame) -> None:
+        if frame.flags & SYN:
+            self._handshake(app, frame)
+        elif app.endpoint is not None and frame.tuple.reversed == app.ends:
+            if not app.is_open:
+                app.is_open = True
+                self.clock.after(0.0, self._write, app)
+            app.endpoint.receive(to_segment(frame))
+
+    def _handshake(self, app: Application, frame: Frame) -> None:
+        _, tag = take_tag(frame.options)
+        if tag is not None or frame.payload:
+            raise ComplaintError("a tag or a header reached an end host")
+        segment = to_segment(frame)
+        client = app is self.apps[0]
+        if client != bool(frame.flags & ACK):
+            raise ComplaintError(f"{app.plane.host.name} got the wrong kind of SYN")
+        if app.ends is None:
+            app.ends = frame.tuple.reversed
+        if not client:
+            answer = Segment(app.isn, add(segment.seq, 1), SYN | ACK, 0)
+            self._open(app, app.ends, answer, segment.tsval or 0)
+        if app.endpoint is not None:
+            if client:
+                app.endpoint._ack()
+            return
+        peer = negotiated(frame.options)
+        ends = app.ends
+        app.endpoint = Endpoint(
+            self.clock,
+            app.plane.host.name,
+            options=app.options,
+            peer_scale=peer.window_scale or 0,
+            isn=app.isn,
+            peer_isn=segment.seq,
+            ts_base=app.stamp,
+            peer_ts=segment.tsval or 0,
+            peer_window=segment.window,
+            send=lambda s, e=ends, a=app: a.plane.from_host(to_frame(s, e, a.plane.mac)),
+        )
+        app.endpoint.readable = lambda a=app: self._read(a)
+        app.endpoint.ended = self._reset_seen
+        if client:
+            app.endpoint._ack()
+            app.is_open = True
+            self._begin()
+            self.clock.after(0.0, self._write, app)
+
+    def _begin(self) -> None:
+        """The session is open: its story begins."""
+        self.began = self.clock.now
+        for plane in self.planes.values():
+            plane.punt_loss = self.story.punt_loss
+        for change in self.story.changes:
+            self.clock.after(change.at, self._change, change)
+        for name, actions, outage in self.story.crashes:
+            self.clock.after(self.story.changes[0].at, self._doom, name, actions, outage)
+        if self.story.reset_at is not None:
+            self.clock.after(self.story.reset_at, self._abort)
+
+    def _doom(self, name: str, actions: int, outage: float) -> None:
+        self.planes[name].crash_in, self.planes[name].outage = actions, outage
+
+    # Applications.
+
+    def _write(self, app: Application) -> None:
+        endpoint = app.endpoint
+        if endpoint is None or endpoint.reset:
+            return
+        if app.written < len(app.to_write):
+            piece = app.to_write[app.written : app.written + self.source.randrange(1, 500)]
+            app.written += len(piece)
+            endpoint.write(piece)
+            self.clock.after(self.source.random() * self.story.pause, self._write, app)
+        else:
+            self.clock.after(self.story.linger, endpoint.close)
+
+    def _read(self, app: Application) -> None:
+        assert app.endpoint is not None
+        data = app.endpoint.read()
+        if data != app.expected[app.checked : app.checked + len(data)]:
+            raise ComplaintError(f"{app.plane.host.name} read wrong bytes at {app.checked}")
+        app.checked += len(data)
+
+    def _abort(self) -> None:
+        self.was_reset = True
+        if self.apps[0].endpoint is not None:
+            self.apps[0].endpoint.abort()
+
+    def _reset_seen(self) -> None:
+        if not self.was_reset:
+            raise ComplaintError("a host was reset")
+
+    # Reconfigurations.
+
+    def _change(self, change: Change) -> None:
+        plane = self.planes[change.left]
+        if not plane.alive:
+            self.clock.after(0.05, self._change, change)
+            return
+        for number in plane.agent.sessions:
+            done = plane.tell(Reconfigure(number, change.right, change.through))
+            self.answers += [tell.counter for tell in done if isinstance(tell, Tell)]
+            if change.cancel_after is not None:
+                self.clock.after(change.cancel_after, self._cancel, plane, number)
+
+    @staticmethod
+    def _cancel(plane: Plane, number: int) -> None:
+        if plane.alive:
+            plane.tell(CancelReconfiguration(number))
+
+    @property
+    def outcomes(self) -> list[tuple[str, str]]:
+        """How each reconfiguration ended at its left anchor, and why."""
+        last: dict[tuple[str, int], tuple[str, str]] = {}
+        for plane in self.planes.values():
+            for _, step in plane.progress:
+                if step.role == "left anchor":
+                    last[step.left, step.number] = (step.state, step.why)
+        return list(last.values())
+
+    # Running.
+
+    @property
+    def settled(self) -> bool:
+        """True if the applications have everything and nothing is left of the session."""
+        if not all(plane.alive for plane in self.planes.values()):
+            return False
+        if not self.was_reset:
+            for app in self.apps:
+                if app.endpoint is None or app.checked < len(app.expected):
+                    return False
+                if not app.endpoint.done:
+                    return False
+        return all(not plane.agent.sessions for plane in self.planes.values())
+
+    def run(self) -> World:
+        """Until all is over; raises ComplaintError with the seed if something does not hold."""
+        try:
+            self._run()
+        except AssertionError as error:
+            raise ComplaintError(f"seed {self.seed}: {error}\n{self.tale()}") from error
+        return self
+
+    def _run(self) -> None:
+        look, limit = 0.0, self.story.limit
+        while self.clock.step():
+            if self.clock.now < look:
+                continue
+            if self.settled:
+                break
+            if self.clock.now > limit - 30 and self.story.crashes:
+                # Who was dead when it ended learns of it two hours later.
+                self._idle()
+                limit = self.clock.now + 60
+                look = self.clock.now + 1
+                continue
+            if self.clock.now > limit:
+                raise ComplaintError(f"not over after {self.story.limit} s")
+            look = self.clock.now + 0.1
+        if not self.settled and self.story.crashes:
+            self._idle()
+            for _ in range(2000):
+                self.clock.step()
+        if not self.settled:
+            raise ComplaintError("nothing happens any more")
+        # What was asked of the devices last is still on its way.
+        end = self.clock.now + 1
+        while self.clock.now < end and self.clock.step():
+            pass
+        self._check_end()
+
+    def _idle(self) -> None:
+        for plane in self.planes.values():
+            for key in list(plane.mappings):
+                if plane.alive:
+                    plane.tell(Idle(key))
+
+    def _check_end(self) -> None:
+        for name, plane in self.planes.items():
+            if plane.mappings or plane.legs:
+                raise ComplaintError(f"{name}: left in the device: {list(plane.mappings)}")
+            if plane.journal:
+                raise ComplaintError(f"{name}: left in the journal: {list(plane.journal)}")
+            here = plane.agent._reconfigurer.sessions
+            if here:
+                raise ComplaintError(f"{name}: sessions left: {here}")
+            pools = plane.agent._core.ports._pools.values()
+            if any(used for pool in pools for used in pool.known.values()):
+                raise ComplaintError(f"{name}: ports are left in use")
+
+    def locked(self) -> list[str]:
+        """Hosts whose session is locked."""
+        return [
+            name
+            for name, plane in self.planes.items()
+            for here in plane.agent._reconfigurer.sessions.values()
+            if here.member.lock.state in (LockState.PENDING, LockState.LOCKED)
+        ]
+
+    def tale(self) -> str:
+        """What happened, for people."""
+        lines = [str(self.story), f"now {self.clock.now:.4f}", str(self.answers)]
+        steps = [(at, name, p) for name, plane in self.planes.items() for at, p in plane.progress]
+        lines += [
+            f"{at:.4f} {n} {p.role} {p.number}: {p.state} {p.why}"
+            for at, n, p in sorted(steps, key=lambda s: s[0])
+        ]
+        for name, plane in self.planes.items():
+            counters = {k: v for k, v in plane.agent.counters.items() if v}
+            lines.append(f"  {name}: {counters}")
+            for leg in plane.legs.values():
+                counts = {c.value: n for c, n in leg.registers.counts.items()}
+                lines.append(f"    {leg.key.tuple} {leg.entry.path.name} {counts}")
+            for session in plane.agent.sessions.values():
+                lines.append(f"    {session} {session.state}")
+        for name, box in self.boxes.items():
+            if isinstance(box.box, Firewall) and box.box.invalid:
+                lines.append(f"  {name}: {box.box.invalid} invalid {box.box.invalid_because[:2]}")
+        for app in self.apps:
+            e = app.endpoint
+            if e is not None:
+                lines.append(
+                    f"  {e.name}: wrote {app.written} una {e.una} top {e.top} edge {e.edge} "
+                    f"rcv {e.rcv} read {app.checked} again {e.retransmitted} paws {e.paws_drops}"
+                )
+        return "\n".join(lines)
+
+
+class _BoxHost:
+    """A middlebox's host: one box for each five-tuple that it forwards."""
+
+    def __init__(self, world: World, plane: Plane, kind: str) -> None:
+        self.world, self.plane, self.kind = world, plane, kind
+        self.box: Box = self._make()
+        self.forward: FiveTuple | None = None
+        self.out: FiveTuple | None = None
+        self._raw: Frame | None = None
+
+    def _make(self) -> Box:
+        box: Box
+        if self.kind == "firewall":
+            box = Firewall((0, 0), self.plane.host.name)
+        elif self.kind == "shift":
+            source = self.world.source
+            box = Shifter(source.getrandbits(32), source.getrandbits(32))
+        else:
+            box = Box()
+            box.dead = self.kind == "dead"
+        box.emit = self._emit
+        return box
+
+    def receive(self, frame: Frame) -> None:
+        """What its network stack is given."""
+        if frame.is_syn and frame.tuple != self.forward:
+            self._begin(frame.tuple)
+        elif frame.is_syn and isinstance(self.box, Firewall):
+            isn = self.box.sides[0].isn
+            if isn is not None and isn != frame.seq:
+                self._begin(frame.tuple)
+        if self.forward is None or self.out is None:
+            return
+        if frame.tuple == self.forward:
+            side = 0
+        elif frame.tuple == self.out.reversed:
+            side = 1
+        else:
+            return
+        if frame.flags & SYN and isinstance(self.box, Firewall):
+            offered = negotiated(frame.options)
+            self.box.sides[side].scale = offered.window_scale or 0
+        self._raw = frame
+        self.box.receive(side, to_segment(frame))
+
+    def _begin(self, ends: FiveTuple) -> None:
+        self.box = self._make()
+        self.forward = self.out = ends
+        if self.kind == "nat":
+            own = self.plane.host.interfaces[0].addresses[0]
+            self.out = FiveTuple(own, NAT_PORT, ends.dst, ends.dport)
+
+    def _emit(self, side: int, segment: Segment) -> None:
+        assert self.forward is not None
+        assert self.out is not None
+        ends = self.out if side == 1 else self.forward.reversed
+        if segment.flags & SYN and self._raw is not None:
+            frame = self._raw.copy()
+            frame.tuple, frame.seq, frame.ack = ends, segment.seq, segment.ack
+        else:
+            frame = to_frame(segment, ends, self.plane.mac)
+        self.plane.from_host(frame)
+
+
+def states(world: World, name: str) -> Sequence[State]:
+    """The states of a host's sessions."""
+    return [session.state for session in world.planes[name].agent.sessions.values()]

@@ -1,0 +1,74 @@
+"""Real agents, frames and journals on a data plane that follows the reference's rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reconfigure.agents.stories import KINDS, story
+from tests.reconfigure.agents.world import Change, Story, World
+from tests.reconfigure.simulation.boxes import Firewall
+
+SEEDS = 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_weather(kind: str) -> None:
+    """Every byte arrives, and nothing is left: no entry, no port, no lock, no journal."""
+    for seed in range(SEEDS):
+        World(seed, story(seed, kind)).run()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "chain", "change"),
+    [
+        ({"a": "pass"}, ("a",), Change(0.02, "client", "server")),
+        ({"a": "nat", "b": "firewall"}, ("a", "b"), Change(0.02, "client", "b")),
+        ({"a": "shift", "b": "firewall"}, ("a", "b"), Change(0.02, "client", "server")),
+        ({"a": "firewall"}, (), Change(0.02, "client", "server", ("a",))),
+        ({"a": "nat", "b": "firewall"}, ("b",), Change(0.02, "client", "b", ("a",))),
+        ({"a": "firewall", "b": "firewall"}, ("a",), Change(0.02, "client", "server", ("b",))),
+        ({"a": "pass", "b": "nat", "c": "shift"}, ("a",), Change(0.02, "client", "a", ("b", "c"))),
+    ],
+)
+def test_calm_without_a_single_retransmission(
+    boxes: dict[str, str], chain: tuple[str, ...], change: Change
+) -> None:
+    for seed in range(3):
+        world = World(seed, Story(boxes, chain, (change,))).run()
+        assert world.outcomes == [("finished", "")], world.tale()
+        for app in world.apps:
+            assert app.endpoint is not None
+            assert app.endpoint.retransmitted == app.endpoint.paws_drops == 0, world.tale()
+        for box in world.boxes.values():
+            invalid = box.box.invalid_because if isinstance(box.box, Firewall) else []
+            # A box that is taken out gets a RST from both sides: the second finds it closed.
+            assert all(why.startswith("reset out of window") for why in invalid), world.tale()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (Change(0.02, "client", "nobody"), "no other host"),
+        (Change(0.02, "client", "client"), "no other host"),
+        (Change(0.02, "client", "server", ("server",)), "end host"),
+        (Change(0.02, "client", "server", ("b", "b")), "twice"),
+        (Change(0.02, "server", "client"), "not established on that side"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_happens(change: Change, why: str) -> None:
+    world = World(1, Story({"a": "pass", "b": "pass"}, ("a",), (change,))).run()
+    assert world.answers == ["request_refused"]
+    told = [t.text for t in world.planes[change.left].told if t.counter == "request_refused"]
+    assert why in told[0]
+    assert not world.outcomes
+
+
+def test_a_right_anchor_that_is_not_on_the_chain_is_said() -> None:
+    world = World(1, Story({"a": "pass", "b": "pass"}, ("a",), (Change(0.02, "client", "b"),)))
+    assert world.run().outcomes == [("failed", "the right anchor is not on the chain")]
+
+
+def test_same_seed_same_run() -> None:
+    one, other = (World(7, story(7, "contend")).run() for _ in range(2))
+    assert one.tale() == other.tale()
+    assert one.clock.steps == other.clock.steps

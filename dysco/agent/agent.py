@@ -3,7 +3,7 @@
 PacketIn --> HOST_SYN  --> outgoing   start a session, or send it on
              DYSCO_SYN --> incoming   deliver a session to the host
              SENT, RECEIVED --------> steady   established, closing
-TimerFired, Idle, InstallFailed ----> steady
+TimerFired, Answered, Idle, InstallFailed --> steady
 Recovered --------------------------> recovery
 CloseSession, SetRestOfChain, SetUpstream --> requests
 Reconfigure, CONTROL, NEW_PATH, SPLIT, LegReport --> reconfigure.reconfigurer
@@ -21,6 +21,7 @@ from dysco.agent.core import Core
 from dysco.agent.counters import Count
 from dysco.agent.events import (
     Action,
+    Answered,
     CancelReconfiguration,
     CloseSession,
     Event,
@@ -111,6 +112,8 @@ class Agent:
                 if timer.kind != "session":
                     return self._reconfigurer.timer(timer, now)
                 return self._steady.timer(timer, now)
+            case Answered():
+                return self._steady.answered(event)
             case Idle():
                 return self._steady.idle(event, now)
             case InstallFailed(token, why):

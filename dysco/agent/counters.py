@@ -64,6 +64,8 @@ class Count(StrEnum):
     """TCP Fast Open data that did not fit beside the header; TCP sends it again."""
     SYN_AGAINST_SESSION = "syn_against_session"
     """A host's SYN in a session that came to it from the other side."""
+    ANSWER_MISSED = "answer_missed"
+    """The copy of a SYN-ACK was lost: the entries' counters told that it had passed."""
     STALE_ANSWER = "stale_answer"
     """A SYN-ACK or RST that does not answer the SYN."""
     COPY_UNKNOWN = "copy_without_session"

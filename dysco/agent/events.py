@@ -79,6 +79,18 @@ class TimerFired:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Packets pass both ways on these mappings' legs, so the session was answered.
+
+    Instead of `TimerFired` for a session under set-up, where the device's counters say so: the copy
+    of its SYN-ACK was lost, or passed while no agent was there.
+    """
+
+    session: int
+    keys: tuple[MappingKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InstallFailed:
     """The device refused an `Install`: `token` is the one given there, `why` a text for people."""
 
@@ -203,6 +215,7 @@ Event = (
     PacketIn
     | Idle
     | TimerFired
+    | Answered
     | InstallFailed
     | Recovered
     | CloseSession

@@ -103,6 +103,8 @@ class Leg:
     """Which of the data plane's two places for a subsession `sent` has."""
     spare: FiveTuple | None = None
     """The subsession in the other place: the new path, or the old one that lingers."""
+    seen: bool = False
+    """Packets pass both ways, though no SYN-ACK was seen."""
     fin_sent: bool = False
     fin_received: bool = False
     reset: bool = False
@@ -110,7 +112,12 @@ class Leg:
     def start(self, isn: int, offered: Negotiated) -> None:
         """Another connection takes the same five-tuple: its SYN."""
         self.isn, self.offered, self.accepted = isn, offered, None
-        self.fin_sent = self.fin_received = self.reset = False
+        self.seen = self.fin_sent = self.fin_received = self.reset = False
+
+    @property
+    def answered(self) -> bool:
+        """True if the other end has answered its SYN."""
+        return self.accepted is not None or self.seen
 
     @property
     def closed(self) -> bool:

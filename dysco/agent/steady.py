@@ -10,6 +10,7 @@ from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.events import (
     Action,
+    Answered,
     CancelTimer,
     Idle,
     Level,
@@ -66,7 +67,7 @@ class Steady:
 
     @staticmethod
     def _unanswered(leg: Leg) -> bool:
-        return leg.accepted is None and leg.session.state in SETTING_UP
+        return not leg.answered and leg.session.state in SETTING_UP
 
     def _answered(self, leg: Leg, segment: Segment) -> list[Action]:
         core = self._core
@@ -85,14 +86,31 @@ class Steady:
             actions.append(core.update(leg))
         return actions
 
+    def answered(self, event: Answered) -> list[Action]:
+        """The device's counters tell of an answer whose copy never came."""
+        core = self._core
+        session = core.table.sessions.get(event.session)
+        if session is None or session.state not in SETTING_UP:
+            return []
+        for leg in session.legs:
+            leg.seen = leg.seen or set(leg.keys) <= set(event.keys)
+        if not any(leg.answered for leg in session.legs):
+            return []
+        session.syn = None
+        core.installed(session)
+        core.step(session, Step.ANSWER)
+        core.counters[Count.ESTABLISHED] += 1
+        text = f"{session}: its SYN-ACK passed unseen; it goes on"
+        cancelled = CancelTimer(TimerId("session", session.id))
+        return [cancelled, core.tell(Level.INFO, Count.ANSWER_MISSED, text)]
+
     def _close(self, session: Session) -> list[Action]:
         """Moves a session on if nothing but retransmissions can come."""
         core = self._core
         legs = session.legs
         # A leg that nobody answered has nothing to close.
         if not (
-            any(leg.closed for leg in legs)
-            and all(leg.closed or leg.accepted is None for leg in legs)
+            any(leg.closed for leg in legs) and all(leg.closed or not leg.answered for leg in legs)
         ):
             return []
         aborted = any(leg.reset for leg in legs)

@@ -232,8 +232,8 @@ def _delete_each(
             click.echo(told(gone[-1]))
     if context.as_json:
         output.show_json(gone)
-    for error in failed[:-1]:
-        click.echo(f"dysco-ctl: {error.detail}", err=True)
+    for earlier in failed[:-1]:
+        click.echo(f"dysco-ctl: {earlier.detail}", err=True)
     if failed:
         raise failed[-1]
 

@@ -60,7 +60,7 @@ class Nic:
         )
         self.neighbours = Neighbours(self._ask, self._neighbour_changed)
         self.routes = Routes(config, self.neighbours, self._write_row)
-        self.runner = Runner(self.device, self.codec, self.routes)
+        self.runner = Runner(self.device, self.codec, self.routes, self.session_traffic)
         self.counters: Counter[str] = Counter()
         self._ended: dict[int, Counter[str]] = {}
         """What the agents counted that are no more, by host."""

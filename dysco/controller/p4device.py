@@ -37,6 +37,8 @@ WRITE_TIMEOUT = 5.0
 """Seconds; then the device is held to be stuck."""
 PIPELINE_TIMEOUT = 120.0
 """Seconds; a target may have to compile the program."""
+MAX_EARLY = 4096
+"""Packets kept for when the device is reconciled; more are dropped and counted."""
 MAX_STRIDE = 1000
 MAX_PACKET_OUTS = 2048
 """Waiting to be sent; more are dropped and counted."""
@@ -102,6 +104,8 @@ class P4Device:
         """Set when the device leaves a Write without an answer."""
         self._out: deque[p4r.StreamMessageRequest] = deque()
         self._out_ready = asyncio.Event()
+        self._early: deque[p4r.PacketIn] = deque()
+        """Packets that came while the device was being reconciled."""
         self._changed = asyncio.Event()
 
     @property
@@ -182,6 +186,7 @@ class P4Device:
         finally:
             self._client = self._stub = None
             self._out.clear()
+            self._early.clear()
             self.writer.stop(f"device {self.config.name} is not connected")
             self._handler.down()
             await client.close()
@@ -210,6 +215,8 @@ class P4Device:
                 self._set_state(State.READY)
                 self._last_problem = ""
                 log.info("device %s: ready", self.config.name)
+                while self._early:
+                    self._handler.packet_in(self._early.popleft())
             while self._primary.is_set():
                 await self._changed.wait()
             self.writer.stop(f"another controller took over device {self.config.name}")
@@ -239,6 +246,8 @@ class P4Device:
         if kind == "packet":
             if self.state is State.READY:
                 self._handler.packet_in(message.packet)
+            elif self.state is State.RECONCILING and len(self._early) < MAX_EARLY:
+                self._early.append(message.packet)
             else:
                 self.counters["packet_in_not_ready"] += 1
         elif kind == "idle_timeout_notification":

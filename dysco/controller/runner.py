@@ -14,14 +14,16 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
+from finsy import P4ClientError
 from finsy.proto import p4r, rpc_code
 
 from dysco.agent.agent import Agent
 from dysco.agent.events import (
     Action,
+    Answered,
     CancelTimer,
     Event,
     Idle,
@@ -37,8 +39,9 @@ from dysco.agent.events import (
     TimerId,
 )
 from dysco.agent.model import Mapping, MappingKey, Side
+from dysco.agent.session import SETTING_UP, Session
 from dysco.controller.mappings import MappingCodec
-from dysco.controller.p4device import P4Device
+from dysco.controller.p4device import DeviceError, P4Device
 from dysco.controller.routes import Routes
 from dysco.controller.spent import Spent
 from dysco.controller.writer import Errors
@@ -66,10 +69,16 @@ class _Install:
         self.gone = False
 
 
+Traffic = Callable[[Sequence[MappingKey]], Awaitable[dict[MappingKey, tuple[int, int]]]]
+
+
 class Runner:
     """The agents of one device and what they have under way."""
 
-    def __init__(self, device: P4Device, codec: MappingCodec, routes: Routes) -> None:
+    def __init__(
+        self, device: P4Device, codec: MappingCodec, routes: Routes, traffic: Traffic
+    ) -> None:
+        """`traffic` reads the counters of entries."""
         self.agents: dict[int, Agent] = {}
         self.counters: Counter[str] = Counter()
         self.spent = Spent()
@@ -79,6 +88,8 @@ class Runner:
         """Entries that are in the device, or on their way there."""
         self._unrouted: dict[MappingKey, _Install] = {}
         self._timers: dict[tuple[int, TimerId], asyncio.TimerHandle] = {}
+        self._traffic = traffic
+        self._asking: set[asyncio.Task[None]] = set()
 
     @property
     def entries(self) -> int:
@@ -96,6 +107,8 @@ class Runner:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        for task in self._asking:
+            task.cancel()
         for install in self._unrouted.values():
             install.gone = True
         self._unrouted.clear()
@@ -157,8 +170,30 @@ class Runner:
         self._timers[host, timer] = loop.call_later(after, self._fire, host, timer)
 
     def _fire(self, host: int, timer: TimerId) -> None:
-        self._timers.pop((host, timer), None)
-        self.deliver(host, TimerFired(timer))
+        del self._timers[host, timer]
+        session = self.agents[host].sessions.get(timer.subject)
+        if timer.kind != "session" or session is None or session.state not in SETTING_UP:
+            self.deliver(host, TimerFired(timer))
+            return
+        task = asyncio.get_running_loop().create_task(self._set_up_in_time(host, timer, session))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _set_up_in_time(self, host: int, timer: TimerId, session: Session) -> None:
+        """Before a set-up is given up: copies of packets can be lost, the device's counters can't.
+
+        Both ways count: a lone packet towards the host may be an ICMP error about the SYN.
+        """
+        legs = session.legs
+        try:
+            counted = await self._traffic([key for leg in legs for key in leg.keys])
+        except (DeviceError, P4ClientError):
+            counted = {}
+        if (host, timer) in self._timers:
+            return
+        used = {key for key, (packets, _) in counted.items() if packets}
+        keys = tuple(key for leg in legs if used.issuperset(leg.keys) for key in leg.keys)
+        self.deliver(host, Answered(session.id, keys) if keys else TimerFired(timer))
 
     def _tell(self, tell: Tell) -> None:
         level = _LEVELS[tell.level]

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import Node, Setup, Weather, make_segment
 
-from dysco.agent.events import CloseSession, Idle, Recovered, SetRestOfChain, SetUpstream, Tag
+from dysco.agent.events import (
+    Answered,
+    CloseSession,
+    Idle,
+    Recovered,
+    SetRestOfChain,
+    SetUpstream,
+    Tag,
+)
 from dysco.agent.header import decode
 from dysco.agent.model import FiveTuple, Mapping, MappingKey, OnFailure, Side
 from dysco.agent.options import take_tag
@@ -455,3 +463,30 @@ def test_whatever_happens_nothing_is_left(
         assert node.agent is not None
         assert node.agent.counters["header_forged"] == 0
         assert node.agent.counters["header_malformed"] == 0
+
+
+def test_an_answer_that_only_the_counters_saw() -> None:
+    """Instead of its time-out: the session is open, and closes as others do."""
+    setup = Setup(chain=("fw",), close=False)
+    ends = setup.connect()
+    setup.world.run(1)
+    node = setup.client_node
+    assert node.agent is not None
+    (session,) = node.agent.sessions.values()
+    leg = session.right
+    assert leg is not None
+    # As if the copy of the SYN-ACK had been lost.
+    session.state, leg.accepted = State.SENT, None
+    node.agent._core.table.note_state(session)
+    assert node.tell(Answered(session.id, (leg.inbound_key,))) == [], "one way is not enough"
+    assert session.state is State.SENT
+    node.tell(Answered(session.id, leg.keys))
+    assert session.state is State.ESTABLISHED
+    assert leg.accepted is None, "what was negotiated is not known, and not made up"
+    assert node.agent.counters["answer_missed"] == 1
+    assert str(ends) in node.told[-1].text
+    assert node.tell(Answered(session.id, leg.keys)) == []
+    assert node.tell(Answered(session.id ^ 1, leg.keys)) == []
+    setup.client.finish(node, setup.client.connections[ends])
+    setup.world.run(60)
+    setup.assert_nothing_left()

@@ -142,7 +142,7 @@ def test_entries_that_nobody_can_explain(bench: Lab) -> None:
     carries(bench, 43000, kept)
     carries(bench, 43001, halved)
     again.kill()
-    with P4Client(bench, 2**63 + 1) as other:
+    with P4Client(bench, 2**63 + 10_000) as other:
         left = {m for e in other.entries(*codec.table_ids) if (m := codec.mapping(e))}
     keys = {m.key for m in left}
     assert newer in {replace(m) for m in left}
@@ -189,3 +189,24 @@ def test_idle_sessions_are_released(bench: Lab) -> None:
     assert bench.counter("hosts", "client", "session_idle") == 1
     assert bench.client.get("v1", "devices", "nic1")["entries"] == 0
     assert "Traceback" not in daemon.text()
+
+
+def test_an_answer_while_no_daemon_was_there(bench: Lab) -> None:
+    """Nobody saw the SYN-ACK, but its entries did: the session is not taken for a dead one."""
+    first = bench.dyscod()
+    bench.ctl("policy", "add", "--match", "dst port 80", "--chain", "scrub")
+    answered, silent = send_syn(bench, 45100).tuple, send_syn(bench, 45101).tuple
+    first.kill()
+    bench.send(NETWORK, segment(answered.reversed, SYN | ACK, 7000, 1001, **TO_CLIENT))
+    assert bench.receive(CLIENT, lambda s: bool(s.flags & SYN)).tuple == ends(45100).reversed
+    bench.send(CLIENT, segment(ends(45100), ACK, 1001, 7001))
+    bench.receive(NETWORK, lambda s: s.tuple == answered)
+    again = bench.dyscod()
+    bench.session(45100, "established")
+    assert bench.counter("hosts", "client", "answer_missed") == 1
+    assert f"({ends(45100)}): its SYN-ACK passed unseen; it goes on" in again.text()
+    bench.gone(45101)
+    assert bench.counter("hosts", "client", "setup_timeout") == 1
+    carries(bench, 45100, answered)
+    finish(bench, 45100, answered)
+    assert silent != answered

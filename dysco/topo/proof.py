@@ -13,7 +13,7 @@ from typing import Any
 
 from dysco.agent.model import FiveTuple
 from dysco.topo.boxes import Connection, Counters
-from dysco.topo.capture import Frame, same_packets, segments
+from dysco.topo.capture import Frame, all_from, segments
 from dysco.topo.packets import Segment
 from dysco.topo.path import Seen, Where, follow, host_tap, network_tap, strangers
 from dysco.topo.spec import HostSpec, TopologySpec
@@ -74,6 +74,8 @@ class Recording:
     version: int
     """Of IP."""
     frames: Sequence[Frame]
+    missed: int
+    """Frames that passed and were not captured."""
     counted: Mapping[str, Counters]
     """What each middlebox's counters grew by."""
     connections: Mapping[str, Sequence[Connection]]
@@ -98,6 +100,7 @@ def chain_claims(recording: Recording) -> list[Claim]:
     claims = {
         (order, "captures in the network"): (
             *missing,
+            *_missed(recording.missed),
             *_wrong_order(recording, way),
             *_wrong_headers(recording, way),
         ),
@@ -116,6 +119,11 @@ def chain_claims(recording: Recording) -> list[Claim]:
         _claim(*claim, (f"{name}: {problem}" for problem in problems))
         for claim, problems in claims.items()
     ]
+
+
+def _missed(frames: int) -> Iterable[str]:
+    if frames:
+        yield f"{frames} frames passed and were not captured"
 
 
 def _wrong_order(recording: Recording, way: Sequence[Seen]) -> Iterable[str]:
@@ -222,12 +230,14 @@ def _address(recording: Recording, name: str) -> object:
     return host.ipv4 if recording.version == 4 else host.ipv6
 
 
-def untouched(what: str, frames: Sequence[Frame], source: HostSpec, server: HostSpec) -> Claim:
+def untouched(
+    what: str, frames: Sequence[Frame], missed: int, source: HostSpec, server: HostSpec
+) -> Claim:
     """Traffic of a host that no policy is for is between it and the server alone, byte by byte.
 
     Packets cross the devices without a change; the router between them changes TTLs and MACs.
     """
-    problems = []
+    problems = list(_missed(missed))
     passed = list(segments(frames))
     if not passed:
         problems.append("no TCP segment was captured")
@@ -238,14 +248,24 @@ def untouched(what: str, frames: Sequence[Frame], source: HostSpec, server: Host
         problems += _marks(frame.tap, segment)
     hosts = [server] if source.device is None else [source, server]
     for host in hosts:
-        if not same_on_both_sides(frames, host.name):
+        if not _unchanged(frames, host.name):
             problems.append(f"{host.name}'s device changed packets that it has no business with")
     return _claim(what, "captures, byte by byte", problems)
 
 
-def same_on_both_sides(frames: Sequence[Frame], host: str) -> bool:
-    """True if a host's device let all segments pass as they were."""
-    return same_packets(_at(frames, host_tap(host)), _at(frames, network_tap(host)))
+def _unchanged(frames: Sequence[Frame], host: str) -> bool:
+    """True if a host's device let segments pass as they were, or (its queues are full) not at all.
+
+    The router's end of the device's link receives what the host's end sends, and the other way.
+    """
+    at_host, in_network = _at(frames, host_tap(host)), _at(frames, network_tap(host))
+    sent, got = (_of(at_host, outgoing=way) for way in (True, False))
+    left, came = (_of(in_network, outgoing=way) for way in (False, True))
+    return all_from(left, sent) and all_from(got, came)
+
+
+def _of(frames: Sequence[Frame], *, outgoing: bool) -> list[Frame]:
+    return [frame for frame in frames if frame.outgoing is outgoing]
 
 
 def _marks(tap: str, segment: Segment) -> Iterable[str]:
@@ -281,7 +301,9 @@ def load_passed(load: Load, counted: Mapping[str, Counters], tracked: int) -> Cl
     ]
     if tracked == 0:
         problems.append("dysco-ctl listed no session meanwhile")
-    what = f"wrk: {load.requests:,} requests, {load.requests_per_second:,.0f}/s, no error"
+    what = (
+        f"wrk: {load.requests:,} requests, {load.requests_per_second:,.0f}/s, {load.errors} errors"
+    )
     return _claim(what, "wrk, nft counters", problems)
 
 

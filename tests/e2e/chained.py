@@ -249,8 +249,11 @@ def running(
     server: str = "server",
     pipeline: Path | None = None,
 ) -> Iterator[Network]:
-    """A network on softnic with its policies loaded; `daemons`: the devices of each `dyscod`."""
-    target = Target.SOFTNIC
+    """A network with its policies loaded; `daemons`: the devices of each `dyscod`.
+
+    TARGET in the environment says what runs the P4 program: softnic, or bmv2.
+    """
+    target = Target(os.environ.get("TARGET", Target.SOFTNIC.value))
     with Topology(spec, directory, offloads=target.offloads) as topology:
         boxes.set_up_boxes(topology, (*range(80, 100), 8080))
         nginx = traffic.WebServer(topology.hosts[server], directory / "nginx", web)

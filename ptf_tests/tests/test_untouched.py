@@ -30,6 +30,7 @@ from scapy.packet import Raw
 
 VLAN, QINQ = 0x8100, 0x88A8
 TCP_HEADER = 20
+DYSCO_PORT = 17529
 JUMBO = 8900
 
 
@@ -67,6 +68,10 @@ class OtherProtocols(WithEntries):
                     *way.in_macs, header / UDP(sport=tuple_.sport, dport=tuple_.dport) / Raw(b"x")
                 )
             ]
+            # The port of Dysco's own messages makes none.
+            for payload in (b"", b"DyS", b"DyXX" + bytes(60)):
+                own = UDP(sport=DYSCO_PORT, dport=DYSCO_PORT) / Raw(payload)
+                frames.append(ethernet(*way.in_macs, header / own))
             for protocol in (0, 1, 4, 41, 50, 132, 255):
                 numbered = ip_header(tuple_.src, tuple_.dst)
                 setattr(numbered, "nh" if tuple_.family == "v6" else "proto", protocol)

@@ -14,7 +14,8 @@ from conftest import Define, module_at
 from dysco.agent import header
 from dysco.agent.events import Reason, Submit
 from dysco.agent.model import Host, Policy
-from dysco.controller import config, nic, policies, static_rows
+from dysco.agent.reconfigure import control, state
+from dysco.controller import config, legs, nic, policies, static_rows
 from dysco.controller.pipeline import Pipeline
 from dysco.topo import devices
 
@@ -95,3 +96,29 @@ def test_nobody_is_number_zero(define: Define) -> None:
 def test_room_for_policies(pipeline: Pipeline) -> None:
     for name in ("policy_v4", "policy_v6"):
         assert pipeline.tables[name].size == policies.TABLE_ENTRIES
+
+
+def test_copies(define: Define) -> None:
+    names = ("COPY_WATCH", "COPY_EXTRA", "COPY_REPORT")
+    assert tuple(define.constants[name] for name in names) == static_rows.COPIES
+    assert define.constants["COPY_WATCH"] == define.constants["CPU_CLONE_SESSION"]
+
+
+def test_messages_between_hosts(define: Define) -> None:
+    constants = define.constants
+    assert constants["ANNOUNCEMENT_MAGIC"].to_bytes(4, "big") == legs.ANNOUNCEMENT_MAGIC
+    assert constants["CONTROL_MAGIC"].to_bytes(4, "big") == legs.CONTROL_MAGIC == control.MAGIC
+    assert constants["ANNOUNCEMENT_PORT"] == legs.ANNOUNCEMENT_PORT == control.PORT
+    assert constants["ETHERTYPE_LEG"] == legs.ETHERTYPE_LEG
+
+
+def test_legs(define: Define) -> None:
+    assert define.constants["SLOTS"] == legs.SLOTS
+    events = {
+        name.removeprefix("EVENT_"): value
+        for name, value in define.constants.items()
+        if name.startswith("EVENT_")
+    }
+    assert {event.name: event.value for event in legs.Event} == events
+    assert [count.name for count in state.Count] == list(define.enums["Count"])
+    assert list(define.enums["Count"].values()) == list(range(len(state.Count)))

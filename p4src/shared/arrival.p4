@@ -21,18 +21,36 @@ control InHostSpace(in headers_t hdr, inout metadata_t meta) {
             meta.edit.ack = meta.edit.ack - meta.leg.seq_out;
         }
         meta.edit.shift = 0 - meta.leg.seq_out;
-        meta.edit.ts_value = meta.edit.ts_value + meta.leg.ts_in;
-        if (meta.leg.has_floor == 1) {
-            bit<32> given;
-            ts_given.read(given, meta.slot);
-            meta.edit.ts_value = latest(meta.edit.ts_value, given);
+        if (meta.edit.has_ts == 1) {
+            meta.edit.ts_value = meta.edit.ts_value + meta.leg.ts_in;
+            if (meta.leg.has_floor == 1) {
+                bit<32> given;
+                ts_given.read(given, meta.slot);
+                meta.edit.ts_value = latest(meta.edit.ts_value, given);
+            }
         }
     }
 }
 
-control ArriveByOne(in headers_t hdr, inout metadata_t meta) {
+// A sender whose window shrank, as it does where a proxy had offered more than the other host, says what it
+// has to say from the window's end (Linux: tcp_acceptable_seq), which may be behind what our host has: it
+// would take no ACK from there. A keep-alive, one behind, stays one.
+control ToldAgain(inout metadata_t meta) {
+    apply {
+        bit<32> acknowledged;
+        rcv_ack.read(acknowledged, meta.slot);
+        if (is_before(meta.edit.seq + 1, acknowledged)) {
+            meta.edit.seq = acknowledged;
+        }
+    }
+}
+
+control ArriveByOne(in headers_t hdr, inout metadata_t meta, in bool content) {
     apply {
         InHostSpace.apply(hdr, meta);
+        if (meta.leg.has_floor == 1 && !content && hdr.tcp.rst == 0 && hdr.tcp.syn == 0) {
+            ToldAgain.apply(meta);
+        }
         meta.kind = Kind.HOST;
         TrackReceived.apply(hdr, meta);
         if (hdr.tcp.syn == 0) {
@@ -166,6 +184,9 @@ control ArriveByNew(in headers_t hdr, inout metadata_t meta, in bool content) {
                 ts_given.read(given, meta.slot);
                 TsShift.apply(meta, shift);
                 meta.edit.seq = meta.edit.seq + meta.reg.cutoff_in - meta.leg.start_in;
+                if (!content) {
+                    ToldAgain.apply(meta);
+                }
                 meta.edit.ts_value = latest(meta.edit.ts_value + shift, given);
                 last_way.write(meta.slot, 1);
                 TellWindow.apply(meta);
@@ -176,12 +197,13 @@ control ArriveByNew(in headers_t hdr, inout metadata_t meta, in bool content) {
 }
 
 // An ACK for old data that the host has, without asking it, back to where that came from.
-control Answer(inout metadata_t meta) {
+control Answer(in headers_t hdr, inout metadata_t meta) {
     apply {
         bit<32> acknowledged;
         bit<32> edge;
         rcv_ack.read(acknowledged, meta.slot);
         edge_in.read(edge, meta.slot);
+        LoadEdit.apply(hdr, meta);
         meta.edit.ts_value = meta.edit.ts_value + meta.leg.ts_in;
         if (meta.leg.has_floor == 1) {
             bit<32> given;
@@ -219,7 +241,7 @@ control Arrival(in headers_t hdr, inout metadata_t meta) {
                 ArriveByNew.apply(hdr, meta, content);
             }
         } else if (meta.reg.switching == 0) {
-            ArriveByOne.apply(hdr, meta);
+            ArriveByOne.apply(hdr, meta, content);
             changed = meta.leg.has_floor == 1 || meta.leg.scale_in != meta.leg.scale_heard
                 || (meta.leg.seq_out | meta.leg.seq_in | meta.leg.ts_in) != 0;
         } else {

@@ -29,7 +29,7 @@ control DepartByOne(in headers_t hdr, inout metadata_t meta, in bool content) {
         meta.kind = Kind.OLD;
         if (meta.leg.has_floor == 1 && hdr.tcp.syn == 0
             && is_before(hdr.tcp.seq, meta.leg.floor)) {
-            if (!content) {
+            if (!content || hdr.tcp.rst == 1) {
                 bit<32> acked;
                 snd_una.read(acked, meta.slot);
                 if (!is_before(hdr.tcp.seq, acked)) {
@@ -130,7 +130,7 @@ control ToOld(in headers_t hdr, inout metadata_t meta) {
             }
             if (meta.kind == Kind.OLD_RESET) {
                 meta.edit.clip = CLIP_NOT;
-                if (meta.reg.known == 1) {
+                if (meta.reg.known == 1 && hdr.tcp.ack_flag == 1) {
                     meta.edit.ack = earliest(meta.edit.ack, meta.reg.cutoff_in);
                 }
             } else if (meta.kind == Kind.OLD_CLAMPED || meta.kind == Kind.OLD_LAST) {

@@ -208,7 +208,7 @@ control Strip(inout headers_t hdr, inout metadata_t meta) {
         hdr.tcp.syn = 0;
         hdr.tcp.fin = 0;
         hdr.tcp.psh = 0;
-        if (hdr.tcp.rst == 0) {
+        if (meta.kind != Kind.HOST_BARE) {
             hdr.tcp.ack_flag = 1;
         }
         ChangeLength.apply(hdr, meta.l4_length, size);

@@ -77,6 +77,10 @@ control TrackSent(in headers_t hdr, inout metadata_t meta) {
                     }
                 }
             }
+            if (hdr.tcp.rst == 1) {
+                // It goes by the old path alone: a latch behind it would take it for that path's end.
+                fin_sent.write(meta.slot, 1);
+            }
             if (meta.edit.has_ts == 1) {
                 ts_sent.write(meta.slot, meta.edit.ts_value);
             }

@@ -227,7 +227,7 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
             departs = false;
             arrives = false;
             if (meta.reg.known == 1) {
-                Answer.apply(meta);
+                Answer.apply(hdr, meta);
                 by_route = true;
                 meta.dst_host = NO_HOST;
             } else {

@@ -19,6 +19,7 @@ import click
 from dysco.controller import config as configuration
 from dysco.controller import pipeline as program
 from dysco.controller.config import Config, ConfigError
+from dysco.controller.journal import Journal, JournalFileError
 from dysco.controller.pipeline import PipelineError
 from dysco.controller.policies import PolicyError, PolicyStore
 from dysco.controller.service import Service
@@ -103,9 +104,10 @@ def main(
             PolicyStore(config.daemon.state),
             election_id=election_id,
             push_pipeline=push_pipeline,
+            journal=Journal(config.daemon.state),
         )
         asyncio.run(_run(service, config_path))
-    except (PipelineError, PolicyError, OSError) as error:
+    except (PipelineError, PolicyError, JournalFileError, OSError) as error:
         click.echo(f"dyscod can't start: {error}", err=True)
         sys.exit(EXIT_START)
 

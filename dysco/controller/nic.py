@@ -16,16 +16,18 @@ from itertools import islice
 from finsy.proto import p4r, rpc_code
 
 from dysco.agent.agent import Agent
-from dysco.agent.events import PacketIn, Reason, Recovered, Submit
+from dysco.agent.events import PacketIn, Progress, Reason, Recovered, Submit
 from dysco.agent.model import Address, Host, MacAddress, MappingKey, Peer
 from dysco.agent.model import Mapping as SessionMapping
 from dysco.agent.model import Policy as AgentPolicy
 from dysco.controller import neighbour_frames
 from dysco.controller.config import DeviceConfig
+from dysco.controller.journal import Journal, JournalFileError
 from dysco.controller.mappings import MappingCodec
 from dysco.controller.neighbours import Neighbours
 from dysco.controller.p4device import DeviceError, P4Device, State
 from dysco.controller.pipeline import Pipeline, Row, RowKey
+from dysco.controller.progress import Chronicle
 from dysco.controller.routes import Routes, Then
 from dysco.controller.runner import Runner
 from dysco.controller.static_rows import port_rows, replication
@@ -51,6 +53,8 @@ class Nic:
         *,
         election_id: int | None = None,
         push_pipeline: bool = False,
+        journal: Journal | None = None,
+        chronicle: Chronicle | None = None,
     ) -> None:
         self.config = config
         self.pipeline = pipeline
@@ -61,6 +65,9 @@ class Nic:
         self.neighbours = Neighbours(self._ask, self._neighbour_changed)
         self.routes = Routes(config, self.neighbours, self._write_row)
         self.runner = Runner(self.device, self.codec, self.routes, self.session_traffic)
+        self._journal = journal
+        self._chronicle = chronicle
+        self.runner.keep, self.runner.progress = self._keep, self._progress
         self.counters: Counter[str] = Counter()
         self._ended: dict[int, Counter[str]] = {}
         """What the agents counted that are no more, by host."""
@@ -184,6 +191,7 @@ class Nic:
             + self.device.counters
             + self.device.writer.counters
             + self.runner.counters
+            + self.runner.legs.counters
             + self.neighbours.counters
         )
 
@@ -247,6 +255,8 @@ class Nic:
                 strangers.append(entry)
             else:
                 mappings[mapping.key.host].append(mapping)
+        rows = [row async for row in self.device.read_table(*self.runner.legs.table_ids)]
+        legs = self.runner.legs.start((m for found in mappings.values() for m in found), rows)
         if strangers:
             log.warning(
                 "device %s: %d session entries belong to no host of the configuration: taken out",
@@ -258,8 +268,36 @@ class Nic:
             self._ended.setdefault(number, Counter()).update(agent.counters)
         self.runner.start(agents, (m.key for found in mappings.values() for m in found))
         for number, found in mappings.items():
-            if found:
-                self.runner.deliver(number, Recovered(tuple(found)))
+            records = self._journal.of(agents[number].host.name) if self._journal else ()
+            if found or records:
+                held = legs.get(number, ())
+                self.runner.deliver(number, Recovered(tuple(found), held, records))
+
+    def _keep(self, host: int, session: int, record: bytes) -> None:
+        if self._journal is None:
+            return
+        try:
+            self._journal.keep(self.runner.agents[host].host.name, session, record)
+        except JournalFileError as error:
+            # The sessions go on; only a restart in the middle of a reconfiguration would show it.
+            self.counters["journal_failed"] += 1
+            log.error("device %s: session %013x: %s", self.name, session, error)
+
+    def _progress(self, host: int, step: Progress) -> None:
+        name = self.runner.agents[host].host.name
+        why = f" ({step.why})" if step.why else ""
+        log.info(
+            "host %s: session %013x: %s of reconfiguration %s/%d: %s%s",
+            name,
+            step.session,
+            step.role,
+            step.left,
+            step.number,
+            step.state,
+            why,
+        )
+        if self._chronicle is not None:
+            self._chronicle.add(name, step)
 
     def _new_agent(self, host: Host) -> Agent:
         agent = self._make_agent(host)

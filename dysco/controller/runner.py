@@ -3,6 +3,7 @@
     packet-in, idle, timer --> Agent.handle --> Send      --> packet-out
                                                 Install   --> route there? --> Write --> then
                                                 Remove    --> Write
+                                                SetLeg, QueryLeg, Announce, SplitAt --> LegTable
                                                 timers, lines for the operator
 
 No task and no queue of its own stands between a packet-in and its actions.
@@ -23,23 +24,31 @@ from finsy.proto import p4r, rpc_code
 from dysco.agent.agent import Agent
 from dysco.agent.events import (
     Action,
+    Announce,
     Answered,
     CancelTimer,
     Event,
     Idle,
     Install,
     InstallFailed,
+    Keep,
     Level,
     PacketIn,
+    Progress,
+    QueryLeg,
+    Reason,
     Remove,
     Send,
+    SetLeg,
     SetTimer,
+    SplitAt,
     Tell,
     TimerFired,
     TimerId,
 )
 from dysco.agent.model import Mapping, MappingKey, Side
 from dysco.agent.session import SETTING_UP, Session
+from dysco.controller.leg_table import LegTable
 from dysco.controller.mappings import MappingCodec
 from dysco.controller.p4device import DeviceError, P4Device
 from dysco.controller.routes import Routes
@@ -84,6 +93,11 @@ class Runner:
         self.spent = Spent()
         """In the agents."""
         self._device, self._codec, self._routes = device, codec, routes
+        self.legs = LegTable(device.pipeline, device, routes, self)
+        self.keep: Callable[[int, int, bytes], None] = lambda host, session, record: None
+        """Journals a session's record at a host."""
+        self.progress: Callable[[int, Progress], None] = lambda host, step: None
+        """Told of each step of a reconfiguration at a host."""
         self._known: set[MappingKey] = set()
         """Entries that are in the device, or on their way there."""
         self._unrouted: dict[MappingKey, _Install] = {}
@@ -117,6 +131,9 @@ class Runner:
 
     def packet_in(self, packet: PacketIn) -> None:
         """A packet for one of our agents."""
+        if packet.reason is Reason.LEG:
+            self.legs.report(packet.frame)
+            return
         if packet.host not in self.agents:
             self.counters["packet_in_unknown_host"] += 1
             return
@@ -154,7 +171,13 @@ class Runner:
                 case Install():
                     self._install(host, action)
                 case Remove(keys):
-                    self._remove(keys)
+                    self.remove(keys)
+                case SetLeg() | QueryLeg() | Announce() | SplitAt():
+                    self.legs.do(host, action)
+                case Keep(session, record):
+                    self.keep(host, session, record)
+                case Progress():
+                    self.progress(host, action)
                 case SetTimer(timer, after):
                     self._set_timer(host, timer, after)
                 case CancelTimer(timer):
@@ -239,13 +262,17 @@ class Runner:
     ) -> None:
         updates = []
         for mapping in mappings:
-            known = mapping.key in self._known
-            kind = p4r.Update.MODIFY if known else p4r.Update.INSERT
-            entity = p4r.Entity(table_entry=self._codec.entry(mapping))
-            updates.append(p4r.Update(type=kind, entity=entity))
-            self._known.add(mapping.key)
+            updates.append(self.mapping_update(mapping))
         keys = frozenset(m.key for m in mappings)
         self._device.writer.submit(updates, keys, partial(self._written, install, mappings, again))
+
+    def mapping_update(self, mapping: Mapping) -> p4r.Update:
+        """What inserts or replaces a mapping in the device."""
+        known = mapping.key in self._known
+        kind = p4r.Update.MODIFY if known else p4r.Update.INSERT
+        entity = p4r.Entity(table_entry=self._codec.entry(self.legs.with_slot(mapping)))
+        self._known.add(mapping.key)
+        return p4r.Update(type=kind, entity=entity)
 
     def _written(
         self, install: _Install, mappings: Sequence[Mapping], again: bool, errors: Errors
@@ -263,14 +290,15 @@ class Runner:
             self._write(install, [mappings[i] for i in errors], again=True)
             return
         self.counters["install_failed"] += 1
-        self._remove([m.key for m in install.action.mappings])
+        self.remove([m.key for m in install.action.mappings])
         self._failed(install, "; ".join(sorted({text for _, text in errors.values()})))
 
     def _failed(self, install: _Install, why: str) -> None:
         if install.host in self.agents:
             self.deliver(install.host, InstallFailed(install.action.token, why))
 
-    def _remove(self, keys: Sequence[MappingKey]) -> None:
+    def remove(self, keys: Sequence[MappingKey]) -> None:
+        """Take mappings out of the device."""
         for key in keys:
             if unrouted := self._unrouted.get(key):
                 self._forget_unrouted(unrouted)
@@ -278,6 +306,7 @@ class Runner:
         if not known:
             return
         self._known.difference_update(known)
+        self.legs.removed(known)
         updates = [
             p4r.Update(
                 type=p4r.Update.DELETE, entity=p4r.Entity(table_entry=self._codec.key_entry(key))

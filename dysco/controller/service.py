@@ -17,6 +17,7 @@ from dysco.agent.model import Host, OnFailure, Peer
 from dysco.agent.trust import TrustGroup
 from dysco.controller import sessions as views
 from dysco.controller.config import Config
+from dysco.controller.journal import Journal
 from dysco.controller.nic import Nic
 from dysco.controller.p4device import DeviceError, State
 from dysco.controller.pipeline import Pipeline
@@ -29,6 +30,7 @@ from dysco.controller.policies import (
     check,
     rows,
 )
+from dysco.controller.progress import Chronicle
 from dysco.controller.sessions import Hop, WholeSession
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,14 @@ class Service:
         *,
         election_id: int | None = None,
         push_pipeline: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.config = config
         self.started = time.time()
         self._store = store
         self._group = TrustGroup(config.group.name, key)
         self._changing = asyncio.Lock()
+        self.chronicle = Chronicle()
         self.nics = [
             Nic(
                 device,
@@ -59,6 +63,8 @@ class Service:
                 self._make_agent,
                 election_id=election_id,
                 push_pipeline=push_pipeline,
+                journal=journal,
+                chronicle=self.chronicle,
             )
             for device in config.devices
         ]

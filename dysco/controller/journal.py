@@ -1,0 +1,60 @@
+"""What agents must know again after the daemon's death, in the daemon's SQLite file.
+
+Written before anything that follows from it: to the operating system, which outlives a killed
+daemon, and not to the disk; a machine that loses its power loses the devices' sessions too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+_SCHEMA = """
+create table if not exists journal (
+    host text not null, session integer not null, record blob not null,
+    primary key (host, session)
+) without rowid
+"""
+
+
+class JournalFileError(Exception):
+    """The file can't be used; the text says why."""
+
+
+class Journal:
+    """The last record of each session at each host."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open or make it. Raises JournalFileError."""
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("pragma journal_mode=wal")
+            self._db.execute("pragma synchronous=off")
+            self._db.execute(_SCHEMA)
+        except sqlite3.Error as error:
+            raise JournalFileError(f"{path}: the journal can't be used: {error}") from error
+
+    def close(self) -> None:
+        """Nothing may follow."""
+        self._db.close()
+
+    def keep(self, host: str, session: int, record: bytes) -> None:
+        """Replace a record; an empty one is taken out. Raises JournalFileError."""
+        try:
+            if record:
+                self._db.execute(
+                    "insert or replace into journal values (?, ?, ?)", (host, session, record)
+                )
+            else:
+                self._db.execute(
+                    "delete from journal where host = ? and session = ?", (host, session)
+                )
+        except sqlite3.Error as error:
+            raise JournalFileError(f"the journal can't be written: {error}") from error
+
+    def of(self, host: str) -> tuple[tuple[int, bytes], ...]:
+        """All records of a host."""
+        rows = self._db.execute(
+            "select session, record from journal where host = ? order by session", (host,)
+        )
+        return tuple((int(session), bytes(record)) for session, record in rows)

@@ -1,0 +1,112 @@
+"""What happened to reconfigurations: each step as an event, and each reconfiguration as a whole.
+
+Progress --> Event (numbered, the last MAX_EVENTS are kept) --> whoever follows
+         --> Reconfiguration: started, locked, switched, finished
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from dysco.agent.events import Progress
+
+MAX_EVENTS = 8192
+MAX_RECONFIGURATIONS = 4096
+
+_LOCKED, _SWITCHED = "connecting", "draining"
+OVER = frozenset({"finished", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step of a reconfiguration at one of its anchors."""
+
+    number: int
+    at: float
+    """Seconds since 1970."""
+    host: str
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Reconfiguration:
+    """One reconfiguration of one session, as its left anchor tells it; times as `Event.at`."""
+
+    session: int
+    left: str
+    number: int
+    state: str
+    started: float
+    right: str = ""
+    through: tuple[str, ...] = ()
+    why: str = ""
+    locked: float | None = None
+    switched: float | None = None
+    """Both directions send new data on the new path."""
+    finished: float | None = None
+    """The old path is gone; or the old path has the session back, if it failed."""
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more will happen."""
+        return self.state in OVER
+
+
+class Chronicle:
+    """The events of one daemon."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._number = 0
+        self._news = asyncio.Event()
+        self._known: OrderedDict[tuple[int, str, int], Reconfiguration] = OrderedDict()
+        self._asked: dict[tuple[int, str], tuple[str, tuple[str, ...], float]] = {}
+
+    def asked(self, session: int, left: str, right: str, through: tuple[str, ...]) -> None:
+        """An operator asked for it: its time begins here, waiting included."""
+        if len(self._asked) >= MAX_RECONFIGURATIONS:
+            self._asked.pop(next(iter(self._asked)))
+        self._asked[session, left] = (right, through, time.time())
+
+    def add(self, host: str, progress: Progress) -> None:
+        """A step."""
+        now = time.time()
+        self._number += 1
+        self._events.append(Event(self._number, now, host, progress))
+        if host == progress.left:
+            self._note(progress, now)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _note(self, progress: Progress, now: float) -> None:
+        key = (progress.session, progress.left, progress.number)
+        known = self._known.get(key)
+        if known is None:
+            right, through, at = self._asked.pop(key[:2], ("", (), now))
+            known = Reconfiguration(*key, progress.state, at, right, through)
+            while len(self._known) >= MAX_RECONFIGURATIONS:
+                self._known.popitem(last=False)
+            self._known[key] = known
+        known.state, known.why = progress.state, progress.why
+        if progress.state == _LOCKED:
+            known.locked = now
+        elif progress.state == _SWITCHED:
+            known.switched = now
+        elif progress.state in OVER:
+            known.finished = now
+
+    def reconfigurations(self, session: int | None = None) -> list[Reconfiguration]:
+        """Those that are known, the oldest first."""
+        return [r for r in self._known.values() if session is None or r.session == session]
+
+    async def after(self, number: int, wait: float) -> list[Event]:
+        """Events above a number; waits for the next one, up to `wait` seconds."""
+        if wait > 0 and self._number <= number:
+            try:
+                await asyncio.wait_for(self._news.wait(), wait)
+            except TimeoutError:
+                return []
+        return [event for event in self._events if event.number > number]

@@ -25,6 +25,9 @@ from dysco.topo.waiting import wait_until
 
 SIZE = 2_000_000
 
+_PIECE = 32_768
+"""Bytes that any socket takes although nobody reads at the other end yet."""
+
 QUICK: dict[str, int | float] = {
     "closing_linger": 0.5,
     "reset_linger": 0.3,
@@ -187,9 +190,10 @@ class Conversation:
         """Random bytes there and other ones back; an AssertionError if they are not the same."""
         assert self.server is not None
         for sender, receiver in ((self.client, self.server), (self.server, self.client)):
-            sent = os.urandom(size)
-            sender.sendall(sent)
-            assert _receive(receiver, size) == sent
+            for start in range(0, size, _PIECE):
+                sent = os.urandom(min(_PIECE, size - start))
+                sender.sendall(sent)
+                assert _receive(receiver, len(sent)) == sent
 
     def finish(self) -> None:
         """FIN both ways."""

@@ -17,6 +17,8 @@ from dysco.topo.waiting import wait_until
 
 CHAIN = ("client", "firewall", "nat", "counter", "server")
 PORT = 90
+PATIENT = {"setup_timeout": 15.0, "pending_timeout": 10.0}
+"""Longer than a restart takes on a busy machine."""
 POLICIES = [
     PolicyArgs("tcp and dst port 80", CHAIN[1:-1]),
     PolicyArgs(f"tcp and dst port {PORT}", CHAIN[1:-1]),
@@ -45,7 +47,7 @@ def network(
     """All devices with one `dyscod`, or with two that know of each other's hosts as peers."""
     daemons: list[list[str]] = request.param
     directory = tmp_path_factory.mktemp("restart")
-    with running(spec(), directory, POLICIES, daemons=daemons) as network:
+    with running(spec(), directory, POLICIES, settings=PATIENT, daemons=daemons) as network:
         yield network
 
 

@@ -32,6 +32,8 @@ from dysco.controller.api_models import (
     SessionOut,
     Upstream,
 )
+from dysco.controller.api_reconfigure import add_reconfigurations
+from dysco.controller.chains import WishError
 from dysco.controller.filters import FilterError
 from dysco.controller.metrics import CONTENT_TYPE, exposition
 from dysco.controller.p4device import DeviceError, State, explain
@@ -55,6 +57,7 @@ _STATUS: dict[type[Exception], tuple[int, str]] = {
     PolicyError: (422, "Invalid policy"),
     DeviceError: (503, "Device not usable"),
     _RefusedError: (409, "Refused"),
+    WishError: (422, "Impossible wish"),
 }
 _PROBLEM_TYPE = "application/problem+json"
 _MEANINGS = {
@@ -89,6 +92,7 @@ def make_app(service: Service) -> FastAPI:
     _add_policies(app, service)
     _add_sessions(app, service)
     _add_middlebox(app, service)
+    add_reconfigurations(app, service, _errors)
     _add_state(app, service)
     describe = app.openapi
 

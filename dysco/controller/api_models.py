@@ -167,6 +167,10 @@ class SessionOut(_Model):
     """Seconds since 1970."""
     hosts: list[str]
     """Names of the hosts that it crosses, the initiator's first."""
+    new_path: list[str]
+    """While it has two paths: names of the hosts on the new one, between the anchors."""
+    leaving: list[str]
+    """Hosts that have just left the chain."""
     hops: list[HopOut]
 
     @staticmethod
@@ -182,6 +186,8 @@ class SessionOut(_Model):
             policy=first.policy,
             created=first.created,
             hosts=list(whole.hosts),
+            new_path=[hop.host for hop in whole.paths.new],
+            leaving=[hop.host for hop in whole.paths.rest],
             hops=[HopOut.of(hop, traffic) for hop in whole.hops],
         )
 

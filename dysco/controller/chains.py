@@ -8,17 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from dysco.agent.model import FiveTuple
-from dysco.controller.sessions import Hop
+from dysco.agent.session import Session
+
+
+class HasSession(Protocol):
+    """A session at one host."""
+
+    @property
+    def session(self) -> Session:
+        """As its agent has it."""
+
+
+Hop = TypeVar("Hop", bound=HasSession)
 
 
 class WishError(ValueError):
     """A wish that makes no sense on this chain; the text says why, and what there is."""
 
 
-class Paths(NamedTuple):
+class Paths(NamedTuple, Generic[Hop]):
     """The hops of a session that are known here."""
 
     chain: tuple[Hop, ...]
@@ -38,7 +49,7 @@ class Plan:
     through: tuple[str, ...]
 
 
-def paths(hops: Sequence[Hop]) -> Paths:
+def paths(hops: Sequence[Hop]) -> Paths[Hop]:
     """Sorts the hops of one session."""
     by_left: dict[FiveTuple, Hop] = {}
     for hop in hops:

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from dysco.controller import output
+from dysco.controller.cli_reconfigure import events, reconfigure
 from dysco.controller.client import DEFAULT_SERVER, ApiError, Client, UnreachableError
 from dysco.controller.doctor import examine
 
@@ -292,6 +293,11 @@ def session_show(context: _Context, session_id: str) -> None:
     click.echo(f"session {found['id']}  {output.ends(found['session'])}  {found['state']}")
     name = _policy_name(context.client, found["policy"])
     click.echo(f"policy {name}, {output.age(found['created'])} old")
+    click.echo(f"chain    {' > '.join(found['hosts'])}")
+    if found["new_path"]:
+        click.echo(f"new path {' > '.join(found['new_path'])}")
+    if found["leaving"]:
+        click.echo(f"leaving  {', '.join(found['leaving'])}")
     rows = [
         (
             hop["host"],
@@ -329,6 +335,10 @@ def session_close(context: _Context, session_ids: tuple[str, ...]) -> None:
         session_ids,
         lambda s: f"session {s['id']} is closed: {output.ends(s['session'])}",
     )
+
+
+main.add_command(_output_option(reconfigure))
+main.add_command(_output_option(events))
 
 
 # Devices, chains, counters

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dysco.agent.model import FiveTuple
 from dysco.agent.session import Session, State
+from dysco.controller.chains import Paths, paths
 from dysco.controller.filter_compiler import compile_filter
 from dysco.controller.nic import Nic
 
@@ -31,6 +32,12 @@ class WholeSession:
 
     id: int
     hops: tuple[Hop, ...]
+    """The chain's, then those of a new path, then what has just left the chain."""
+
+    @property
+    def paths(self) -> Paths[Hop]:
+        """Which hop is on which path."""
+        return paths(self.hops)
 
     @property
     def first(self) -> Session:
@@ -48,7 +55,8 @@ class WholeSession:
 
         What the last known hop has before it goes to hosts of other daemons.
         """
-        return (*(hop.host for hop in self.hops), *self.hops[-1].session.chain)
+        chain = self.paths.chain
+        return (*(hop.host for hop in chain), *chain[-1].session.chain)
 
 
 Wanted = Callable[[Session], bool]
@@ -71,8 +79,9 @@ def merge(hops: Iterable[Hop], wanted: Wanted | None = None) -> list[WholeSessio
     whole = []
     for number, found in by_id.items():
         found.sort(key=lambda hop: hop.session.position)
-        if wanted is None or wanted(found[0].session):
-            whole.append(WholeSession(number, tuple(found)))
+        chain, new, rest = paths(found)
+        if wanted is None or wanted(chain[0].session):
+            whole.append(WholeSession(number, (*chain, *new, *rest)))
     whole.sort(key=lambda session: session.first.created, reverse=True)
     return whole
 

@@ -1,0 +1,186 @@
+"""`dysco-ctl reconfigure` and `dysco-ctl events`."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dysco.controller import output
+from dysco.controller.client import Client
+
+EXIT_NOT_ALL = 5
+_PAUSE = 0.1
+_FOLLOW_WAIT = 10
+_TIMES = ("locked", "switched", "finished")
+
+
+class _Context(Protocol):
+    client: Client
+    as_json: bool
+
+
+@click.command()
+@click.argument("sessions", metavar="[SESSION]...", nargs=-1)
+@click.option("--match", "-m", help="All established sessions that fit, in pcap-filter words.")
+@click.option("--delete", "-d", multiple=True, help="A box to take out; again for its neighbour.")
+@click.option("--insert", "-i", help="A box to put in: host name, address or kind.")
+@click.option("--after", "-a", help="The host that the new box comes behind.")
+@click.option("--replace", "-r", metavar="OLD=NEW", help="One box in another's place.")
+@click.option("--cancel", is_flag=True, help="Go back, as long as that is possible.")
+@click.option("--no-wait", is_flag=True, help="Don't wait for the end.")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait.")
+@click.pass_obj
+def reconfigure(
+    context: _Context,
+    *,
+    sessions: tuple[str, ...],
+    match: str | None,
+    delete: tuple[str, ...],
+    insert: str | None,
+    after: str | None,
+    replace: str | None,
+    cancel: bool,
+    no_wait: bool,
+    timeout: float,
+) -> None:
+    """Change the service chain of live sessions; neither end of them notices.
+
+    \b
+    dysco-ctl reconfigure 0123456789abc --delete nat
+    dysco-ctl reconfigure --match 'tcp and dst port 80' --insert scrubber --after client
+    dysco-ctl reconfigure 0123456789abc --replace firewall=firewall2
+
+    Exit code 5 if not all of the sessions were changed.
+    """
+    client = context.client
+    if cancel:
+        done = [client.delete("v1", "reconfigurations", session) for session in sessions]
+        _say(context, done)
+        return
+    old, _, new = (replace or "").partition("=")
+    if replace is not None and not (old and new):
+        raise click.UsageError("write --replace OLD=NEW")
+    body = {
+        "sessions": list(sessions),
+        "match": match,
+        "delete": list(delete),
+        "insert": insert,
+        "after": after,
+        "replace": old or None,
+        "by": new or None,
+    }
+    asked = client.post("v1", "reconfigurations", body=body)
+    started = {a["session"] for a in asked if a["accepted"]}
+    if no_wait:
+        _say(context, asked)
+        return
+    ended = _wait(context, started, timeout) if started else {}
+    _summary(context, asked, ended)
+    if not all(r["state"] == "finished" for r in ended.values()) or len(ended) < len(asked):
+        raise SystemExit(EXIT_NOT_ALL)
+
+
+def _say(context: _Context, answers: Sequence[dict[str, Any]]) -> None:
+    if context.as_json:
+        output.show_json(answers)
+    else:
+        for answer in answers:
+            click.echo(f"{'started' if answer['accepted'] else 'refused'}: {answer['detail']}")
+    if not all(answer["accepted"] for answer in answers):
+        raise SystemExit(EXIT_NOT_ALL)
+
+
+def _wait(context: _Context, sessions: set[str], timeout: float) -> dict[str, dict[str, Any]]:
+    """The last reconfiguration of each session, until all are over or the time is."""
+    until = time.monotonic() + timeout
+    found: dict[str, dict[str, Any]] = {}
+    with _bar(context, len(sessions)) as show:
+        while True:
+            for known in context.client.get("v1", "reconfigurations"):
+                if known["session"] in sessions:
+                    found[known["session"]] = known
+            show(sum(1 for known in found.values() if known["over"]))
+            if len(found) == len(sessions) and all(known["over"] for known in found.values()):
+                return found
+            if time.monotonic() > until:
+                return found
+            time.sleep(_PAUSE)
+
+
+@contextlib.contextmanager
+def _bar(context: _Context, total: int) -> Iterator[Any]:
+    console = Console(stderr=True)
+    if context.as_json or not console.is_terminal:
+        yield lambda done: None
+        return
+    columns = (TextColumn("reconfiguring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _summary(
+    context: _Context, asked: Sequence[dict[str, Any]], ended: dict[str, dict[str, Any]]
+) -> None:
+    refused = [a for a in asked if not a["accepted"]]
+    if context.as_json:
+        output.show_json({"refused": refused, "reconfigurations": list(ended.values())})
+        return
+    if not asked:
+        click.echo("no sessions")
+        return
+    rows = []
+    for name in _TIMES:
+        took = [(r[name] - r["started"]) * 1000 for r in ended.values() if r[name] is not None]
+        if took:
+            took.sort()
+            late = took[min(len(took) - 1, int(len(took) * 0.9))]
+            times = (statistics.median(took), late, took[-1])
+            rows.append((name, len(took), *(f"{t:.1f} ms" for t in times)))
+    output.show_table(("", "SESSIONS", "MEDIAN", "90 %", "LAST"), rows, "nothing was begun")
+    reasons: Counter[str] = Counter()
+    for known in ended.values():
+        if known["state"] != "finished":
+            reasons[f"{known['state']}: {known['why'] or 'not over yet'}"] += 1
+    for answer in refused:
+        reasons[f"refused: {answer['detail']}"] += 1
+    for reason, count in reasons.most_common(10):
+        click.echo(f"{count} {reason}", err=True)
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on.")
+@click.option("--session", help="Only of this session.")
+@click.pass_obj
+def events(context: _Context, *, follow: bool, session: str | None) -> None:
+    """Each step of each reconfiguration, with its time."""
+    last = 0
+    wait = 0
+    while True:
+        found = context.client.get("v1", "events", after=last, wait=wait)
+        for event in found:
+            last = event["number"]
+            if session is None or event["session"] == session:
+                _show(context, event)
+        if not follow:
+            return
+        wait = _FOLLOW_WAIT
+
+
+def _show(context: _Context, event: dict[str, Any]) -> None:
+    if context.as_json:
+        output.show_json(event)
+        return
+    at = datetime.fromtimestamp(event["at"]).astimezone().strftime("%H:%M:%S.%f")
+    why = f"  {event['why']}" if event["why"] else ""
+    which = f"{event['left']}/{event['reconfiguration']}"
+    where = f"{event['host']} ({event['role']})"
+    click.echo(f"{at}  {event['session']}  {which}  {where}: {event['state']}{why}")

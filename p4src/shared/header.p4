@@ -318,8 +318,6 @@ struct metadata_t {
     bit<16>      payload;       // bytes of TCP payload
     five_tuple_t lookup;       // looked up; of an ICMP error: the quoted one, reversed
     five_tuple_t mapped;        // what it becomes
-    bit<32>      address_sum;   // of ~lookup + mapped, in 16-bit words (RFC 1624)
-    bit<32>      port_sum;
     bit<1>       hit;           // a session table had it
     policy_id_t  policy;
     bit<1>       forwarded;     // Route or Bridge found a way: out_port

@@ -9,7 +9,7 @@
 #ifndef DYSCO_LEG_P4
 #define DYSCO_LEG_P4
 
-#include "checksum.p4"
+#include "header.p4"
 #include "serial.p4"
 
 const bit<32> MAX_JUMP = 1 << 30;   // the largest window that TCP can offer (RFC 7323, 2.3)
@@ -135,8 +135,6 @@ control SecondPath(in headers_t hdr, inout metadata_t meta) {
         meta.mapped.dst_v4 = dst;
         meta.mapped.sport = sport;
         meta.mapped.dport = dport;
-        meta.address_sum = change_v4(meta.lookup.src_v4, src) + change_v4(meta.lookup.dst_v4, dst);
-        meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
     action to_second_path_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport) {
         meta.hit = 1;
@@ -144,8 +142,6 @@ control SecondPath(in headers_t hdr, inout metadata_t meta) {
         meta.mapped.dst_v6 = dst;
         meta.mapped.sport = sport;
         meta.mapped.dport = dport;
-        meta.address_sum = change_v6(meta.lookup.src_v6, src) + change_v6(meta.lookup.dst_v6, dst);
-        meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
     table second_path_v4 {
         key = { meta.slot : exact @name("slot"); }

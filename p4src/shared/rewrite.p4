@@ -15,16 +15,28 @@
 
 control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
     apply {
-        bit<32> outer = 0;  // what changes in an ICMP error's own addresses
+        bit<32> addresses;  // what changes in the five-tuple: ~before + after
+        bit<32> l4;         // and beside the addresses
+        bit<32> outer;      // and in an ICMP error's own addresses
+
+        if (hdr.ipv4.isValid()) {
+            addresses = change_v4(meta.lookup.src_v4, meta.mapped.src_v4)
+                      + change_v4(meta.lookup.dst_v4, meta.mapped.dst_v4);
+        } else {
+            addresses = change_v6(meta.lookup.src_v6, meta.mapped.src_v6)
+                      + change_v6(meta.lookup.dst_v6, meta.mapped.dst_v6);
+        }
+        l4 = change_16(meta.lookup.sport, meta.mapped.sport)
+           + change_16(meta.lookup.dport, meta.mapped.dport) + meta.tcp_sum;
 
         if (hdr.tcp.isValid()) {
             hdr.tcp.sport = meta.mapped.sport;
             hdr.tcp.dport = meta.mapped.dport;
-            Patch.apply(hdr.tcp.checksum, meta.address_sum + meta.port_sum + meta.tcp_sum);
+            Patch.apply(hdr.tcp.checksum, addresses + l4);
             if (hdr.ipv4.isValid()) {
                 hdr.ipv4.src = meta.mapped.src_v4;
                 hdr.ipv4.dst = meta.mapped.dst_v4;
-                Patch.apply(hdr.ipv4.checksum, meta.address_sum);
+                Patch.apply(hdr.ipv4.checksum, addresses);
             } else {
                 hdr.ipv6.src = meta.mapped.src_v6;
                 hdr.ipv6.dst = meta.mapped.dst_v6;
@@ -36,8 +48,8 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
                 // The quoted checksum moves against its addresses: the ICMP one sees ports only.
                 hdr.quoted_ipv4.src = meta.mapped.dst_v4;
                 hdr.quoted_ipv4.dst = meta.mapped.src_v4;
-                Patch.apply(hdr.quoted_ipv4.checksum, meta.address_sum);
-                Patch.apply(hdr.icmp.checksum, meta.port_sum + meta.tcp_sum);
+                Patch.apply(hdr.quoted_ipv4.checksum, addresses);
+                Patch.apply(hdr.icmp.checksum, l4);
                 outer = change_v4(hdr.ipv4.dst, meta.mapped.dst_v4);
                 hdr.ipv4.dst = meta.mapped.dst_v4;
                 if (outward) {
@@ -55,7 +67,7 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta, in bool outward) {
                     hdr.ipv6.src = meta.mapped.src_v6;
                 }
                 // ICMPv6 covers the pseudo-header and all that is quoted (RFC 4443, 2.3).
-                outer = outer + meta.address_sum + meta.port_sum + meta.tcp_sum;
+                outer = outer + addresses + l4;
                 Patch.apply(hdr.icmp.checksum, outer);
             }
         }

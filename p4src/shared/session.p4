@@ -9,7 +9,7 @@
 #ifndef DYSCO_SESSION_P4
 #define DYSCO_SESSION_P4
 
-#include "checksum.p4"
+#include "header.p4"
 
 control FiveTuple(in headers_t hdr, inout metadata_t meta) {
     apply {
@@ -49,8 +49,6 @@ control Outbound(in headers_t hdr, inout metadata_t meta) {
         meta.mapped.dst_v4 = dst;
         meta.mapped.sport = sport;
         meta.mapped.dport = dport;
-        meta.address_sum = change_v4(meta.lookup.src_v4, src) + change_v4(meta.lookup.dst_v4, dst);
-        meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
     action to_subsession_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport, slot_t slot) {
         outbound_v6_counter.count();
@@ -60,8 +58,6 @@ control Outbound(in headers_t hdr, inout metadata_t meta) {
         meta.mapped.dst_v6 = dst;
         meta.mapped.sport = sport;
         meta.mapped.dport = dport;
-        meta.address_sum = change_v6(meta.lookup.src_v6, src) + change_v6(meta.lookup.dst_v6, dst);
-        meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
     table outbound_v4 {
         key = {
@@ -116,8 +112,6 @@ control Inbound(in headers_t hdr, inout metadata_t meta) {
         meta.mapped.dst_v4 = dst;
         meta.mapped.sport = sport;
         meta.mapped.dport = dport;
-        meta.address_sum = change_v4(meta.lookup.src_v4, src) + change_v4(meta.lookup.dst_v4, dst);
-        meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
     action to_session_v6(ipv6_t src, ipv6_t dst, l4_port_t sport, l4_port_t dport, slot_t slot,
                          bit<1> path) {
@@ -129,8 +123,6 @@ control Inbound(in headers_t hdr, inout metadata_t meta) {
         meta.mapped.dst_v6 = dst;
         meta.mapped.sport = sport;
         meta.mapped.dport = dport;
-        meta.address_sum = change_v6(meta.lookup.src_v6, src) + change_v6(meta.lookup.dst_v6, dst);
-        meta.port_sum = change_16(meta.lookup.sport, sport) + change_16(meta.lookup.dport, dport);
     }
     table inbound_v4 {
         key = {

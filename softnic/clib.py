@@ -30,6 +30,13 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sn_device_free": (None, [c_void_p]),
     "sn_device_load": (c_int, [c_void_p, c_void_p]),
     "sn_write": (None, [c_void_p, _BYTES, c_uint32, _BUFFER]),
+    "sn_wire_new": (c_void_p, [POINTER(c_uint32)]),
+    "sn_wire_free": (None, [c_void_p]),
+    "sn_wire_head": (c_int, [_BYTES, c_uint64, POINTER(c_uint64)]),
+    "sn_wire_write": (
+        c_int,
+        [c_void_p, c_void_p, _BYTES, c_uint64, POINTER(c_uint64), _BUFFER, POINTER(c_uint64)],
+    ),
     "sn_entries": (c_uint64, [c_void_p, c_uint32, POINTER(c_uint32), _BUFFER, c_uint64]),
     "sn_entry_read": (
         c_uint32,

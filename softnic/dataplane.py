@@ -15,7 +15,7 @@ Names are those of the bmv2 JSON, which are also the P4Info preamble names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
@@ -111,6 +111,47 @@ class ValueSetInfo:
     size: int
 
 
+MAX_METADATA = 4096
+"""Bytes of metadata on one entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireAction:
+    """An action with the numbers that P4Info gave it and its parameters (in packing order)."""
+
+    name: str
+    number: int
+    params: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WireTable:
+    """A table as P4Info names and restricts it, so that entries can be read from the wire."""
+
+    name: str
+    number: int
+    fields: tuple[int, ...]
+    kinds: tuple[MatchKind, ...]
+    actions: tuple[WireAction, ...]
+    has_timeout: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHead:
+    """What stands around the updates of a WriteRequest."""
+
+    device_id: int
+    role_id: int
+    role: bytes
+    election_id: int | None
+    atomicity: int
+    updates: int
+
+
+class WritePlan(Protocol):
+    """Tables whose plain entries a data plane reads from the wire by itself."""
+
+
 class Op(IntEnum):
     """What a write does to an entry."""
 
@@ -146,12 +187,14 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A table entry. `idle_timeout_ns` 0: never times out."""
+    """A table entry. `idle_timeout_ns` 0: never times out. Metadata is the controller's own."""
 
     match: Match
     action: str
     params: bytes
     idle_timeout_ns: int = 0
+    metadata: bytes = b""
+    controller_metadata: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +307,9 @@ class Program(Protocol):
     profiles: Mapping[str, ProfileInfo]
     value_sets: Mapping[str, ValueSetInfo]
 
+    def write_plan(self, tables: Sequence[WireTable]) -> WritePlan:
+        """Prepare to read entries of these tables, none with a profile, from the wire."""
+
 
 class DataPlane(Protocol):
     """One P4 device: ports, one program at a time, its tables and replication engine.
@@ -282,6 +328,22 @@ class DataPlane(Protocol):
 
     def write(self, updates: Sequence[Update]) -> list[Status]:
         """Apply `updates` in order; one status for each."""
+
+    def write_head(self, request: bytes) -> WriteHead:
+        """Read what stands around the updates; ValueError if the request is damaged."""
+
+    def write_encoded(
+        self,
+        plan: WritePlan | None,
+        request: bytes,
+        count: int,
+        other: Callable[[int, bytes], None],
+    ) -> list[tuple[int, Status, bytes]]:
+        """Apply the `count` updates of an encoded p4.v1.WriteRequest, in order.
+
+        Those that the plan doesn't cover go to `other`, with index and bytes, in their turn. The
+        others that failed are returned with what they were.
+        """
 
     def set_default(self, table: str, action: str, params: bytes) -> Status:
         """Replace the default action."""

@@ -11,17 +11,19 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
+from softnic import wire
 from softnic.build import shared_object
 from softnic.clib import buffer, runtime
 from softnic.compiler.generate import VERSION, Generated, generate
 from softnic.compiler.load import load
 from softnic.dataplane import (
+    MAX_METADATA,
     ActionInfo,
     CounterValue,
     DigestEvent,
@@ -42,6 +44,9 @@ from softnic.dataplane import (
     TableInfo,
     Update,
     ValueSetInfo,
+    WireTable,
+    WriteHead,
+    WritePlan,
 )
 
 _log = logging.getLogger("softnic.program")
@@ -67,8 +72,8 @@ DROP_REASONS = (
 )
 """In the order of `enum sn_drop` (runtime/internal.h)."""
 
-_UPDATE = struct.Struct("=IHHIIQ")
-_READING = struct.Struct("=IIIIQQQQ")
+_UPDATE = struct.Struct("=IHHIIQQI4x")
+_READING = struct.Struct("=IIIIQQQQQI4x")
 _OUT = struct.Struct("=IIII10s6x")
 _EVENT = struct.Struct("=IIII")
 _EVENT_BUFFER = 1 << 20
@@ -99,6 +104,10 @@ class NativeProgram:
     messages: Sequence[str]
     path: Path
     source: str
+
+    def write_plan(self, tables: Sequence[WireTable]) -> WritePlan:
+        """Prepare to read entries of these tables, none with a profile, from the wire."""
+        return wire.NativePlan(tables, self.tables, self.actions)
 
     def descriptor(self) -> int:
         """Address of the program's `sn_program`. The code stays loaded as long as we run."""
@@ -250,6 +259,22 @@ class NativeDataPlane:
                 out[place] = Status(s)
         return out
 
+    def write_head(self, request: bytes) -> WriteHead:
+        """Read what stands around the updates; ValueError if the request is damaged."""
+        return wire.write_head(request)
+
+    def write_encoded(
+        self,
+        plan: WritePlan | None,
+        request: bytes,
+        count: int,
+        other: Callable[[int, bytes], None],
+    ) -> list[tuple[int, Status, bytes]]:
+        """Apply the updates of an encoded WriteRequest (see `dataplane.DataPlane`)."""
+        if plan is not None and not isinstance(plan, wire.NativePlan):
+            raise DataPlaneError(f"{self.name}: not a plan of a NativeProgram")
+        return wire.write_encoded(self._d, plan, request, count, other)
+
     def _record(self, u: Update) -> bytes | None:
         index = self._tables.get(u.table)
         if index is None:
@@ -263,10 +288,19 @@ class NativeDataPlane:
             if e.action not in table.actions or len(e.params) != self._params_size(e.action):
                 return None
             action, params = table.actions.index(e.action), e.params
-        body = e.match.key + e.match.mask + params
+        if len(e.metadata) > MAX_METADATA:
+            return None
+        body = e.match.key + e.match.mask + params + e.metadata
         total = (_UPDATE.size + len(body) + 7) & ~7
         head = _UPDATE.pack(
-            total, u.op, action, index, e.match.priority & 0xFFFFFFFF, e.idle_timeout_ns
+            total,
+            u.op,
+            action,
+            index,
+            e.match.priority & 0xFFFFFFFF,
+            e.idle_timeout_ns,
+            e.controller_metadata,
+            len(e.metadata),
         )
         return head + body.ljust(total - _UPDATE.size, b"\0")
 
@@ -313,22 +347,26 @@ class NativeDataPlane:
     def _reading(
         self, info: TableInfo, data: bytes, at: int
     ) -> tuple[int, Entry, CounterValue, int]:
-        size, action, priority, _, timeout, packets, octets, idle = _READING.unpack_from(data, at)
+        size, action, priority, _, timeout, packets, octets, idle, number, noted = (
+            _READING.unpack_from(data, at)
+        )
         n = sum(k.size for k in info.key)
         start = at + _READING.size
         name = info.actions[action]
         # Exact fields read back with all ones, also in the bits that pad them to whole bytes.
         mask = bytes(data[start + n : start + 2 * n])
         match = Match(data[start : start + n], _trim(info, mask), priority)
-        params = data[start + 2 * n : start + 2 * n + self._params_size(name)]
-        return size, Entry(match, name, params, timeout), CounterValue(packets, octets), idle
+        end = start + 2 * n + self._params_size(name)
+        params, metadata = data[start + 2 * n : end], data[end : end + noted]
+        entry = Entry(match, name, params, timeout, metadata, number)
+        return size, entry, CounterValue(packets, octets), idle
 
     def _read_one(self, table: str, match: Match) -> tuple[Entry, CounterValue, int] | None:
         index, info = self._table(table)
         size = sum(k.size for k in info.key)
         if len(match.key) != size or len(match.mask) != size:
             return None
-        room = buffer(4096)
+        room = buffer(_READ_BUFFER)
         n = self._lib.sn_entry_read(
             self._d, index, match.key, match.mask, match.priority, room, len(room)
         )

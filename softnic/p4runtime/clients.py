@@ -76,15 +76,14 @@ class Clients:
             self._streams.discard(client)
             self._tell(self._arbiter.leave(client))
 
-    def check_primary(self, role: str, election_id: p4r.Uint128 | None) -> RoleConfig:
+    def check_primary(self, role: str, election_id: int | None) -> RoleConfig:
         """What the role may do; errors unless the request comes from its primary (12)."""
         if not self._arbiter.knows(role):
             raise P4RuntimeError(Code.NOT_FOUND, f"no client has role {role!r}")
-        number = None if election_id is None else U128.decode(election_id)
-        if not self._arbiter.is_primary(role, number):
+        if not self._arbiter.is_primary(role, election_id):
             raise P4RuntimeError(
                 Code.PERMISSION_DENIED,
-                f"election id {number} is not the primary's"
+                f"election id {election_id} is not the primary's"
                 + (f" of role {role!r}" if role else ""),
             )
         return self._arbiter.config(role)

@@ -10,7 +10,7 @@ import dataclasses
 import threading
 from collections.abc import Iterator
 
-from finsy.proto import p4r
+from finsy.proto import U128, p4r
 
 from softnic.dataplane import DataPlane
 from softnic.p4runtime import pre
@@ -55,15 +55,19 @@ class Device:
                 Code.NOT_FOUND, f"there is no device {device_id} here, this is {self.device_id}"
             )
 
-    def write(self, request: p4r.WriteRequest) -> list[P4RuntimeError | None]:
-        """Apply a batch; the error of each update that failed, others in place."""
-        self._check_sender(request)
-        if request.atomicity != p4r.WriteRequest.CONTINUE_ON_ERROR:
-            name = p4r.WriteRequest.Atomicity.Name(request.atomicity)
-            raise unimplemented(f"atomicity {name}: only CONTINUE_ON_ERROR is supported")
+    def write(self, encoded: bytes) -> list[P4RuntimeError | None]:
+        """Apply a p4.v1.WriteRequest; the error of each update that failed, others in place."""
+        try:
+            head = self.dp.write_head(encoded)
+            role_name = head.role.decode()
+        except ValueError as error:
+            raise invalid(f"the request is damaged: {error}") from error
+        self._check_sender(head.device_id, head.role_id, role_name, head.election_id)
+        if head.atomicity != p4r.WriteRequest.CONTINUE_ON_ERROR:
+            raise unimplemented(f"atomicity {head.atomicity}: only CONTINUE_ON_ERROR is supported")
         with self.entities:
-            role = self._check_sender(request)
-            return Writer(self.dp, self._ready(), role).apply(request.updates)
+            role = self.clients.check_primary(role_name, head.election_id)
+            return Writer(self.dp, self._ready(), role).apply(encoded, head.updates)
 
     def read(
         self, request: p4r.ReadRequest
@@ -165,17 +169,17 @@ class Device:
         return self._pipeline
 
     def _check_sender(
-        self, request: p4r.WriteRequest | p4r.SetForwardingPipelineConfigRequest
+        self, device_id: int, role_id: int, role: str, election_id: int | None
     ) -> RoleConfig:
-        self.check_id(request.device_id)
-        if request.role_id:
-            raise invalid(f"role_id {request.role_id}: numeric role ids ended with 1.3")
-        return self.clients.check_primary(
-            request.role, request.election_id if request.HasField("election_id") else None
-        )
+        self.check_id(device_id)
+        if role_id:
+            raise invalid(f"role_id {role_id}: numeric role ids ended with 1.3")
+        return self.clients.check_primary(role, election_id)
 
     def _check_pusher(self, request: p4r.SetForwardingPipelineConfigRequest) -> None:
-        if not self._check_sender(request).can_push_pipeline:
+        number = U128.decode(request.election_id) if request.HasField("election_id") else None
+        role = self._check_sender(request.device_id, request.role_id, request.role, number)
+        if not role.can_push_pipeline:
             raise P4RuntimeError(
                 Code.PERMISSION_DENIED, f"role {request.role!r} may not set the pipeline"
             )

@@ -14,7 +14,7 @@ from finsy.proto import p4r
 from softnic.dataplane import DigestEvent, Event, IdleTimeoutEvent, PacketInEvent
 from softnic.p4runtime.device import Device
 from softnic.p4runtime.packetio import packet_in
-from softnic.p4runtime.pipeline import NO_METADATA, Pipeline
+from softnic.p4runtime.pipeline import Pipeline
 from softnic.p4runtime.roles import RoleConfig
 
 _IDLE_WAIT_S = 0.5
@@ -112,9 +112,8 @@ class Notifier:
                 codec = pipeline.codecs[schema.id]
                 entry.table_id = schema.id
                 codec.decode_match(event.match, entry)
-                kept = pipeline.state.metadata[event.table].get(event.match, NO_METADATA)
-                entry.metadata = kept.metadata
-                entry.controller_metadata = kept.controller_metadata
+                entry.metadata = found[0].metadata
+                entry.controller_metadata = found[0].controller_metadata
                 entry.idle_timeout_ns = found[0].idle_timeout_ns
         for table_id, message in by_table.items():
             message.idle_timeout_notification.timestamp = time.time_ns()

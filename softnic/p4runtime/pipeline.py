@@ -1,7 +1,7 @@
 """A pipeline: what a client set, compiled and bound to its P4Info, with the server's own state.
 
-The data plane keeps entries; only the server knows what is opaque to it: metadata of entries,
-and the replication entries as they were written.
+The data plane keeps entries; only the server knows the replication entries as they were written,
+and the metadata of default actions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from finsy.proto import p4r
 
-from softnic.dataplane import Match, Program
+from softnic.dataplane import Program, WritePlan
 from softnic.p4runtime.digests import DigestBuffers
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid
 from softnic.p4runtime.packetio import PacketOutEncoder
@@ -26,7 +26,7 @@ Get = p4r.GetForwardingPipelineConfigRequest
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a controller attached to an entry, opaque to the target."""
+    """What a controller attached to a default action, opaque to the target."""
 
     metadata: bytes
     controller_metadata: int
@@ -39,7 +39,6 @@ NO_METADATA = Metadata(b"", 0)
 class State:
     """What the server itself remembers of a running pipeline; guarded by the device's lock."""
 
-    metadata: dict[str, dict[Match, Metadata]]
     default_metadata: dict[str, Metadata] = field(default_factory=dict)
     clone_sessions: dict[int, p4r.CloneSessionEntry] = field(default_factory=dict)
     multicast_groups: dict[int, p4r.MulticastGroupEntry] = field(default_factory=dict)
@@ -56,6 +55,8 @@ class Pipeline:
     packet_out: PacketOutEncoder
     digests: DigestBuffers
     state: State
+    plan: WritePlan
+    """The tables whose entries need nothing of this server."""
 
     def is_same_program(self, config: p4r.ForwardingPipelineConfig) -> bool:
         """True if `config` differs in its cookie at most."""
@@ -88,7 +89,8 @@ def prepare(config: p4r.ForwardingPipelineConfig, compile_program: Compile) -> P
         codecs={table.id: TableCodec(table) for table in schema.tables.values()},
         packet_out=PacketOutEncoder(schema.packet_out),
         digests=DigestBuffers(schema.digests),
-        state=State(metadata={name: {} for name in schema.table_by_name}),
+        state=State(),
+        plan=program.write_plan([t.wire() for t in schema.tables.values() if t.is_plain]),
     )
 
 

@@ -16,7 +16,7 @@ from finsy.proto import p4r
 from softnic.dataplane import CounterValue, DataPlane, Entry
 from softnic.p4runtime import pre
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
-from softnic.p4runtime.pipeline import NO_METADATA, Metadata, Pipeline
+from softnic.p4runtime.pipeline import NO_METADATA, Pipeline
 from softnic.p4runtime.roles import RoleConfig
 from softnic.p4runtime.schema import Cells
 from softnic.p4runtime.tables import TableCodec
@@ -26,7 +26,7 @@ _CHUNK_ENTITIES = 512
 _CHUNK_BYTES = 1 << 20
 """A client takes messages of 4 MiB by default."""
 
-_Row = tuple[Entry, CounterValue, Metadata, int | None]
+_Row = tuple[Entry, CounterValue, int | None]
 
 
 class Reader:
@@ -76,14 +76,12 @@ class Reader:
 
     def _rows(self, codec: TableCodec, wanted: p4r.TableEntry, with_idle: bool) -> list[_Row]:
         name = codec.schema.name
-        kept = self._state.metadata[name]
         keep = _filter(codec, wanted) if wanted.table_id else None
         rows: list[_Row] = []
         for entry, counter in self._candidates(codec, wanted):
-            metadata = kept.get(entry.match, NO_METADATA) if kept else NO_METADATA
-            if keep is None or keep(entry, metadata):
+            if keep is None or keep(entry):
                 idle = self._dp.idle_ns(name, entry.match) if with_idle else None
-                rows.append((entry, counter, metadata, idle))
+                rows.append((entry, counter, idle))
         return rows
 
     def _candidates(
@@ -213,32 +211,31 @@ def chunks(entities: Iterable[p4r.Entity]) -> Iterator[p4r.ReadResponse]:
         yield response
 
 
-def _filter(codec: TableCodec, wanted: p4r.TableEntry) -> Callable[[Entry, Metadata], bool] | None:
+def _filter(codec: TableCodec, wanted: p4r.TableEntry) -> Callable[[Entry], bool] | None:
     """The test for the fields that a request sets besides its match (9.1.6); None: no test."""
-    tests: list[Callable[[Entry, Metadata], bool]] = []
+    tests: list[Callable[[Entry], bool]] = []
     if wanted.priority:
-        tests.append(lambda entry, _: entry.match.priority == wanted.priority)
+        tests.append(lambda entry: entry.match.priority == wanted.priority)
     if wanted.metadata:
-        tests.append(lambda _, kept: kept.metadata == wanted.metadata)
+        tests.append(lambda entry: entry.metadata == wanted.metadata)
     if wanted.controller_metadata:
-        tests.append(lambda _, kept: kept.controller_metadata == wanted.controller_metadata)
+        tests.append(lambda entry: entry.controller_metadata == wanted.controller_metadata)
     if wanted.HasField("action"):
         action_id = wanted.action.action.action_id
         ids = codec.schema.action_ids
         if action_id not in ids.values():
             raise invalid(f"table {codec.schema.name}: action id {action_id} is none of its own")
-        tests.append(lambda entry, _: ids.get(entry.action) == action_id)
+        tests.append(lambda entry: ids.get(entry.action) == action_id)
     if not tests:
         return None
-    return lambda entry, kept: all(test(entry, kept) for test in tests)
+    return lambda entry: all(test(entry) for test in tests)
 
 
 def _entry_message(codec: TableCodec, row: _Row, with_counter: bool) -> p4r.TableEntry:
-    entry, counter, metadata, idle = row
+    entry, counter, idle = row
     message = codec.decode(entry)
-    if metadata is not NO_METADATA:
-        message.metadata = metadata.metadata
-        message.controller_metadata = metadata.controller_metadata
+    message.metadata = entry.metadata
+    message.controller_metadata = entry.controller_metadata
     if codec.schema.is_const:
         message.is_const = True
     if with_counter and codec.schema.has_counter:
@@ -249,7 +246,7 @@ def _entry_message(codec: TableCodec, row: _Row, with_counter: bool) -> p4r.Tabl
 
 
 def _direct_counter_entity(codec: TableCodec, row: _Row) -> p4r.Entity:
-    entry, counter, _, _ = row
+    entry, counter, _ = row
     table_entry = p4r.TableEntry(table_id=codec.schema.id)
     codec.decode_match(entry.match, table_entry)
     return p4r.Entity(

@@ -13,7 +13,15 @@ from enum import Enum
 
 from finsy.proto import p4i
 
-from softnic.dataplane import ActionInfo, Field, MatchKind, Program, TableInfo
+from softnic.dataplane import (
+    ActionInfo,
+    Field,
+    MatchKind,
+    Program,
+    TableInfo,
+    WireAction,
+    WireTable,
+)
 from softnic.p4runtime.errors import P4RuntimeError, invalid
 from softnic.p4runtime.p4data import DataShape, shape_of
 
@@ -86,6 +94,25 @@ class TableSchema:
     """Id of its action profile; 0 for a direct table."""
     meter: int
     """Id of its direct meter, or 0."""
+
+    @property
+    def is_plain(self) -> bool:
+        """True if all that its entries need is a match and an action of its own."""
+        return bool(self.keys) and not self.is_const and not self.profile
+
+    def wire(self) -> WireTable:
+        """What the data plane needs to read its entries by itself."""
+        return WireTable(
+            name=self.name,
+            number=self.id,
+            fields=tuple(key.id for key in self.keys),
+            kinds=tuple(key.kind for key in self.keys),
+            actions=tuple(
+                WireAction(a.name, number, tuple(p for p, _ in a.params))
+                for number, a in self.entry_actions.items()
+            ),
+            has_timeout=self.has_timeout,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from finsy.proto import p4r_grpc
 
 from softnic.p4runtime.device import Device
 from softnic.p4runtime.notifier import Notifier
@@ -59,7 +58,7 @@ class Server:
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="rpc"), options=_OPTIONS
         )
-        p4r_grpc.add_P4RuntimeServicer_to_server(P4RuntimeService(device), self._grpc)
+        self._grpc.add_generic_rpc_handlers((P4RuntimeService(device).handler(),))
         try:
             if tls is None:
                 port = self._grpc.add_insecure_port(address)

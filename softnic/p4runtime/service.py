@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
-from finsy.proto import p4r, p4r_grpc
-from typing_extensions import override
+from finsy.proto import p4r
 
 from softnic.p4runtime.clients import Client
 from softnic.p4runtime.device import Device
@@ -28,15 +28,46 @@ _MAX_READS = 16
 """Reads at a time: each holds a thread for as long as its client takes."""
 
 
-class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
+class P4RuntimeService:
     """Serves one device; gRPC calls from its thread pool."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._reads = threading.BoundedSemaphore(_MAX_READS)
 
-    @override
-    def Write(self, request: p4r.WriteRequest, context: grpc.ServicerContext) -> p4r.WriteResponse:
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The RPCs by name. A Write stays as it is on the wire: native code reads it."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        both = grpc.stream_stream_rpc_method_handler
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Write": unary(self.write, None, p4r.WriteResponse.SerializeToString),
+            "Read": stream(
+                self.read, p4r.ReadRequest.FromString, p4r.ReadResponse.SerializeToString
+            ),
+            "SetForwardingPipelineConfig": unary(
+                self.set_pipeline,
+                p4r.SetForwardingPipelineConfigRequest.FromString,
+                p4r.SetForwardingPipelineConfigResponse.SerializeToString,
+            ),
+            "GetForwardingPipelineConfig": unary(
+                self.get_pipeline,
+                p4r.GetForwardingPipelineConfigRequest.FromString,
+                p4r.GetForwardingPipelineConfigResponse.SerializeToString,
+            ),
+            "Capabilities": unary(
+                self.capabilities,
+                p4r.CapabilitiesRequest.FromString,
+                p4r.CapabilitiesResponse.SerializeToString,
+            ),
+            "StreamChannel": both(
+                self.stream_channel,
+                p4r.StreamMessageRequest.FromString,
+                p4r.StreamMessageResponse.SerializeToString,
+            ),
+        }
+        return grpc.method_handlers_generic_handler("p4.v1.P4Runtime", methods)
+
+    def write(self, request: bytes, context: grpc.ServicerContext) -> p4r.WriteResponse:
         """Apply a batch of updates."""
         try:
             results = self._device.write(request)
@@ -46,8 +77,7 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
             abort_batch(context, "updates", results)
         return p4r.WriteResponse()
 
-    @override
-    def Read(
+    def read(
         self, request: p4r.ReadRequest, context: grpc.ServicerContext
     ) -> Iterator[p4r.ReadResponse]:
         """Stream the entities asked for."""
@@ -63,8 +93,7 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
         if any(results):
             abort_batch(context, "read requests", results)
 
-    @override
-    def SetForwardingPipelineConfig(
+    def set_pipeline(
         self, request: p4r.SetForwardingPipelineConfigRequest, context: grpc.ServicerContext
     ) -> p4r.SetForwardingPipelineConfigResponse:
         """Verify, save or commit a pipeline."""
@@ -75,8 +104,7 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
             context.abort(GRPC_CODE[error.code], error.message)
         return p4r.SetForwardingPipelineConfigResponse()
 
-    @override
-    def GetForwardingPipelineConfig(
+    def get_pipeline(
         self, request: p4r.GetForwardingPipelineConfigRequest, context: grpc.ServicerContext
     ) -> p4r.GetForwardingPipelineConfigResponse:
         """Return the pipeline's config, or the parts asked for."""
@@ -86,15 +114,13 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
             context.abort(GRPC_CODE[error.code], error.message)
         return p4r.GetForwardingPipelineConfigResponse(config=config)
 
-    @override
-    def Capabilities(
+    def capabilities(
         self, request: p4r.CapabilitiesRequest, context: grpc.ServicerContext
     ) -> p4r.CapabilitiesResponse:
         """Say which version of P4Runtime this is."""
         return p4r.CapabilitiesResponse(p4runtime_api_version=API_VERSION)
 
-    @override
-    def StreamChannel(
+    def stream_channel(
         self,
         request_iterator: Iterator[p4r.StreamMessageRequest],
         context: grpc.ServicerContext,

@@ -1,18 +1,29 @@
 """Write: the updates of one batch, in order, into the data plane (12).
 
-Table updates gather until one comes that isn't; so a batch of them is one call to the data
-plane. Called with the device's lock held.
+    WriteRequest --> data plane: plain entries, read by native code (softnic/wire.py)
+                        '--> _one: everything else, and whatever is wrong with an entry
+
+Called with the device's lock held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from finsy.proto import p4r
+from google.protobuf.message import DecodeError
 
-from softnic.dataplane import CounterValue, DataPlane, Entry, Match, Op, Status, Update
+from softnic.dataplane import (
+    MAX_METADATA,
+    CounterValue,
+    DataPlane,
+    Entry,
+    Match,
+    Op,
+    Status,
+    Update,
+)
 from softnic.p4runtime import pre
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
 from softnic.p4runtime.pipeline import NO_METADATA, Metadata, Pipeline
@@ -37,14 +48,6 @@ UNOFFERED = {
 }
 
 
-@dataclass(slots=True)
-class _Pending:
-    """Table updates not yet handed down, with where each stands in the batch."""
-
-    updates: list[Update] = field(default_factory=list)
-    places: list[tuple[int, TableCodec, Metadata]] = field(default_factory=list)
-
-
 class Writer:
     """Applies one batch for one role."""
 
@@ -53,27 +56,31 @@ class Writer:
         self._pipeline = pipeline
         self._state = pipeline.state
         self._role = role
-        self._pending = _Pending()
-        self._results: list[P4RuntimeError | None] = []
 
-    def apply(self, updates: Sequence[p4r.Update]) -> list[P4RuntimeError | None]:
-        """Try every update; the error of each that failed."""
-        self._results = [None] * len(updates)
-        for index, update in enumerate(updates):
+    def apply(self, request: bytes, count: int) -> list[P4RuntimeError | None]:
+        """Try each of the `count` updates of a WriteRequest; the error of each that failed."""
+        results: list[P4RuntimeError | None] = [None] * count
+
+        def other(index: int, data: bytes) -> None:
             try:
-                self._one(index, update)
+                self._one(_decoded(data))
             except P4RuntimeError as error:
-                self._results[index] = error
-        self._flush()
-        return self._results
+                results[index] = error
 
-    def _one(self, index: int, update: p4r.Update) -> None:
+        plan = self._pipeline.plan if self._role.ids is None else None
+        for index, status, data in self._dp.write_encoded(plan, request, count, other):
+            message = _decoded(data).entity.table_entry
+            codec = self._pipeline.codecs[message.table_id]
+            results[index] = _refusal(codec, codec.match(message), status)
+        return results
+
+    def _one(self, update: p4r.Update) -> None:
         kind = update.entity.WhichOneof("entity")
         if not update.type:
             raise invalid("the update has no type")
         op = Op(update.type)
         if kind == "table_entry":
-            self._table(index, op, update.entity.table_entry)
+            self._table(op, update.entity.table_entry)
             return
         handler = self._HANDLERS.get(kind or "")
         if handler is None:
@@ -83,15 +90,13 @@ class Writer:
                 if what
                 else invalid("the update has no entity")
             )
-        self._flush()
         handler(self, op, getattr(update.entity, str(kind)))
 
     # -- tables ----------------------------------------------------------------------------
 
-    def _table(self, index: int, op: Op, message: p4r.TableEntry) -> None:
+    def _table(self, op: Op, message: p4r.TableEntry) -> None:
         codec = self._codec(message.table_id)
         if message.is_default_action:
-            self._flush()
             self._default(op, codec, message)
             return
         schema = codec.schema
@@ -111,32 +116,36 @@ class Writer:
             entry = Entry(match, "", b"")
         elif message.HasField("action"):
             action, params = codec.action(message.action, default=False)
-            entry = Entry(match, action, params, message.idle_timeout_ns)
+            entry = self._entry(match, action, params, message)
         elif op is Op.INSERT:
             raise invalid(f"table {schema.name}: an INSERT needs an action")
         else:
-            entry = self._keep_action(codec, match, message.idle_timeout_ns)
-        metadata = NO_METADATA
-        if message.metadata or message.controller_metadata:
-            metadata = Metadata(message.metadata, message.controller_metadata)
-        self._pending.updates.append(Update(op, schema.name, entry))
-        self._pending.places.append((index, codec, metadata))
+            entry = self._keep_action(codec, match, message)
+        (status,) = self._dp.write([Update(op, schema.name, entry)])
+        if status is not Status.OK:
+            raise _refusal(codec, match, status)
         if message.HasField("counter_data") and op is not Op.DELETE:
-            self._flush()
-            if self._results[index] is None:
-                self._set_direct_counter(codec, match, message.counter_data)
+            self._set_direct_counter(codec, match, message.counter_data)
 
-    def _keep_action(self, codec: TableCodec, match: Match, idle_timeout_ns: int) -> Entry:
-        self._flush()
+    @staticmethod
+    def _entry(match: Match, action: str, params: bytes, message: p4r.TableEntry) -> Entry:
+        return Entry(
+            match,
+            action,
+            params,
+            message.idle_timeout_ns,
+            message.metadata,
+            message.controller_metadata,
+        )
+
+    def _keep_action(self, codec: TableCodec, match: Match, message: p4r.TableEntry) -> Entry:
         found = self._dp.entry(codec.schema.name, match)
         if found is None:
             raise _refusal(codec, match, Status.NOT_FOUND)
-        old = found[0]
-        return Entry(match, old.action, old.params, idle_timeout_ns)
+        return self._entry(match, found[0].action, found[0].params, message)
 
     def _modify_const(self, codec: TableCodec, message: p4r.TableEntry) -> None:
         match = codec.match(message)
-        self._flush()
         if self._dp.entry(codec.schema.name, match) is None:
             raise _refusal(codec, match, Status.NOT_FOUND)
         if message.HasField("counter_data"):
@@ -167,25 +176,6 @@ class Writer:
             code, text = _STATUS[status]
             raise P4RuntimeError(code, f"{where}: {text}")
         self._state.default_metadata[schema.name] = metadata
-
-    def _flush(self) -> None:
-        pending = self._pending
-        if not pending.updates:
-            return
-        self._pending = _Pending()
-        statuses = self._dp.write(pending.updates)
-        for update, (index, codec, metadata), status in zip(
-            pending.updates, pending.places, statuses, strict=True
-        ):
-            if status is not Status.OK:
-                self._results[index] = _refusal(codec, update.entry.match, status)
-                continue
-            kept = self._state.metadata[update.table]
-            if metadata is NO_METADATA or update.op is Op.DELETE:
-                if kept:
-                    kept.pop(update.entry.match, None)
-            else:
-                kept[update.entry.match] = metadata
 
     # -- everything else -------------------------------------------------------------------
 
@@ -279,6 +269,13 @@ class Writer:
             )
 
 
+def _decoded(data: bytes) -> p4r.Update:
+    try:
+        return p4r.Update.FromString(data)
+    except DecodeError as error:
+        raise invalid(f"the update is damaged: {error}") from error
+
+
 def _refusal(codec: TableCodec, match: Match, status: Status) -> P4RuntimeError:
     code, text = _STATUS[status]
     return P4RuntimeError(code, f"table {codec.schema.name}: {text}: {codec.describe(match)}")
@@ -302,6 +299,8 @@ def _check_entry_fields(codec: TableCodec, message: p4r.TableEntry) -> None:
         if schema.meter:
             raise unimplemented(f"table {schema.name}: direct meters are not supported")
         text = "it has no direct meter"
+    elif len(message.metadata) > MAX_METADATA:
+        text = f"{len(message.metadata)} bytes of metadata, {MAX_METADATA} are the most"
     if text:
         raise invalid(f"table {schema.name}: {text}")
 

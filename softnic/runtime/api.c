@@ -88,20 +88,26 @@ SN_EXPORT int sn_device_load(struct sn_device *d, const struct sn_program *prog)
 
 /* ---- tables ------------------------------------------------------------------------------ */
 
-enum op { OP_INSERT = 1, OP_MODIFY = 2, OP_DELETE = 3 };
-
-/* Followed by key, mask (key_size bytes each) and the parameters, padded to 8 bytes. */
+/* Followed by key, mask (key_size bytes each), parameters and note, padded to 8 bytes. */
 struct update {
     uint32_t size;
     uint16_t op, action;
     uint32_t table, priority;
-    uint64_t timeout;
+    uint64_t timeout, note_number;
+    uint32_t note_len, unused;
 };
 
 static enum sn_status put(struct sn_table *t, const struct update *u,
                           const struct sn_table_key *k, const uint8_t *params, uint64_t now) {
-    return u->op == OP_INSERT ? sn_table_insert(t, k, u->action, params, u->timeout, now, 0)
-                              : sn_table_modify(t, k, u->action, params, u->timeout, now);
+    int failed = 0;
+    const uint8_t *note = params + t->desc->params_size[u->action];
+    struct sn_deed deed = {u->action, params, u->timeout,
+                           sn_note_new(u->note_number, note, u->note_len, &failed)};
+    if (failed) return SN_FULL;
+    enum sn_status st = u->op == SN_OP_INSERT ? sn_table_insert(t, k, &deed, now, 0)
+                                           : sn_table_modify(t, k, &deed, now);
+    if (st != SN_OK) free(deed.note);
+    return st;
 }
 
 /* As `put` and the deletion, with the references that entries hold on members and groups. */
@@ -110,15 +116,15 @@ static enum sn_status put_indirect(struct sn_profile *p, struct sn_table *t, con
                                    uint64_t now) {
     uint32_t old_action = SN_NONE;
     uint8_t old[4] = {0};
-    struct sn_entry *e = u->op == OP_INSERT ? NULL : sn_table_find(t, k);
+    struct sn_entry *e = u->op == SN_OP_INSERT ? NULL : sn_table_find(t, k);
     if (e) {
         old_action = e->action;
         memcpy(old, sn_entry_params(t, e), 4);
     }
-    if (u->op != OP_DELETE && sn_profile_ref(p, u->action, params, 1) < 0) return SN_INVALID;
-    enum sn_status st = u->op == OP_DELETE ? sn_table_delete(t, k) : put(t, u, k, params, now);
+    if (u->op != SN_OP_DELETE && sn_profile_ref(p, u->action, params, 1) < 0) return SN_INVALID;
+    enum sn_status st = u->op == SN_OP_DELETE ? sn_table_delete(t, k) : put(t, u, k, params, now);
     if (st == SN_OK && old_action != SN_NONE) sn_profile_ref(p, old_action, old, -1);
-    if (st != SN_OK && u->op != OP_DELETE) sn_profile_ref(p, u->action, params, -1);
+    if (st != SN_OK && u->op != SN_OP_DELETE) sn_profile_ref(p, u->action, params, -1);
     return st;
 }
 
@@ -130,10 +136,10 @@ static enum sn_status apply(struct sn_pipe *p, const struct update *u, uint64_t 
     if (t->desc->n_fields == 0 || sizeof *u + 2 * n > u->size) return SN_INVALID;
     struct sn_table_key k = {key, key + n, t->by_prio ? u->priority : 0};
     int indirect = t->desc->profile != SN_NONE;
-    if (u->op == OP_DELETE && !indirect) return sn_table_delete(t, &k);
-    if (u->op != OP_DELETE &&
+    if (u->op == SN_OP_DELETE && !indirect) return sn_table_delete(t, &k);
+    if (u->op != SN_OP_DELETE &&
         (u->action >= t->desc->n_actions ||
-         sizeof *u + 2 * n + t->desc->params_size[u->action] > u->size))
+         sizeof *u + 2 * n + t->desc->params_size[u->action] + u->note_len > u->size))
         return SN_INVALID;
     if (indirect)
         return put_indirect(&p->profiles[t->desc->profile], t, u, &k, key + 2 * n, now);
@@ -153,10 +159,11 @@ SN_EXPORT void sn_write(struct sn_device *d, const uint8_t *records, uint32_t n,
     }
 }
 
-/* An entry as it is read back; followed by key, mask (exact: ones) and parameters. */
+/* An entry as it is read back; followed by key, mask (exact: ones), parameters and note. */
 struct reading {
     uint32_t size, action, priority, is_const;
-    uint64_t timeout, packets, bytes, idle;
+    uint64_t timeout, packets, bytes, idle, note_number;
+    uint32_t note_len, unused;
 };
 
 static uint32_t put_entry(const struct sn_table *t, const struct sn_entry *e, uint8_t *buf,
@@ -164,7 +171,7 @@ static uint32_t put_entry(const struct sn_table *t, const struct sn_entry *e, ui
     uint32_t n = t->desc->key_size, m = t->desc->params_size[e->action];
     struct reading *r = (struct reading *)buf;
     *r = (struct reading){0, e->action, e->priority, e->is_const, e->timeout, e->packets, e->bytes,
-                          now > e->last_hit ? now - e->last_hit : 0};
+                          now > e->last_hit ? now - e->last_hit : 0, 0, 0, 0};
     uint8_t *at = buf + sizeof *r;
     memcpy(at, sn_entry_key(e), n);
     if (sn_entry_mask(t, e))
@@ -172,11 +179,17 @@ static uint32_t put_entry(const struct sn_table *t, const struct sn_entry *e, ui
     else
         memset(at + n, 0xff, n);
     memcpy(at + 2 * n, sn_entry_params(t, e), m);
-    return r->size = (uint32_t)((sizeof *r + 2 * n + m + 7) & ~7u);
+    if (e->note) {
+        r->note_number = e->note->number;
+        r->note_len = e->note->len;
+        memcpy(at + 2 * n + m, e->note->bytes, e->note->len);
+    }
+    return r->size = (uint32_t)((sizeof *r + 2 * n + m + r->note_len + 7) & ~7u);
 }
 
 static uint32_t entry_room(const struct sn_table *t) {
-    return (uint32_t)sizeof(struct reading) + 2 * t->desc->key_size + t->desc->max_params + 8;
+    return (uint32_t)sizeof(struct reading) + 2 * t->desc->key_size + t->desc->max_params +
+           SN_MAX_NOTE + 8;
 }
 
 /* Reads on from *cursor (0 at first) as much as `buf` holds; returns bytes, 0 at the end. */

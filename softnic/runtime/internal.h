@@ -27,13 +27,24 @@ void sn_unlock(struct sn_lock *l);
 
 /* ---- table.c ---------------------------------------------------------------------------- */
 
-enum sn_status { SN_OK, SN_EXISTS, SN_NOT_FOUND, SN_FULL, SN_INVALID, SN_IN_USE };
+enum sn_status { SN_OK, SN_EXISTS, SN_NOT_FOUND, SN_FULL, SN_INVALID, SN_IN_USE, SN_OTHER = 255 };
+
+enum sn_op { SN_OP_INSERT = 1, SN_OP_MODIFY = 2, SN_OP_DELETE = 3 };
+
+#define SN_MAX_NOTE 4096u /* bytes of metadata on one entry */
 
 struct sn_tuple;
 
+/* What a controller attached to an entry: opaque to us. */
+struct sn_note {
+    uint64_t number;
+    uint32_t len;
+    uint8_t bytes[];
+};
+
 struct sn_entry {
     struct sn_entry *chain; /* same masked key, priority not higher */
-    struct sn_tuple *tuple;
+    struct sn_note *note;
     uint64_t last_hit, timeout, reported; /* ns; `reported`: the last_hit already told of */
     uint64_t packets, bytes;
     uint32_t action, priority;
@@ -68,16 +79,26 @@ struct sn_table_key {
 int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t seed);
 void sn_table_free(struct sn_table *t);
 struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key);
-enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
-                               const uint8_t *params, uint64_t timeout, uint64_t now, int is_const);
-enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
-                               const uint8_t *params, uint64_t timeout, uint64_t now);
+/* What an entry does once it matched; the note is the table's own from the moment of SN_OK. */
+struct sn_deed {
+    uint32_t action;
+    const uint8_t *params;
+    uint64_t timeout;
+    struct sn_note *note;
+};
+
+enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
+                               const struct sn_deed *deed, uint64_t now, int is_const);
+enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k,
+                               const struct sn_deed *deed, uint64_t now);
 enum sn_status sn_table_delete(struct sn_table *t, const struct sn_table_key *k);
 struct sn_entry *sn_table_find(struct sn_table *t, const struct sn_table_key *k);
 struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index); /* NULL: not in use */
 const uint8_t *sn_entry_key(const struct sn_entry *e);
 const uint8_t *sn_entry_mask(const struct sn_table *t, const struct sn_entry *e);
 uint8_t *sn_entry_params(const struct sn_table *t, const struct sn_entry *e);
+/* NULL where there is nothing to note; *failed is set when there is no memory. */
+struct sn_note *sn_note_new(uint64_t number, const uint8_t *bytes, uint32_t len, int *failed);
 struct sn_meter *sn_entry_meter(const struct sn_table *t, const struct sn_entry *e);
 
 /* ---- meter.c ----------------------------------------------------------------------------- */

@@ -83,7 +83,8 @@ static int fill_table(struct sn_table *t, const struct sn_table_desc *d, uint64_
     for (uint32_t i = 0; i < d->n_entries; i++) {
         const struct sn_const_entry *e = &d->entries[i];
         struct sn_table_key k = {e->key, e->mask, e->priority};
-        if (sn_table_insert(t, &k, e->action, e->params, 0, now, 1) == SN_FULL) return -1;
+        struct sn_deed deed = {e->action, e->params, 0, NULL};
+        if (sn_table_insert(t, &k, &deed, now, 1) == SN_FULL) return -1;
     }
     return 0;
 }

@@ -223,6 +223,8 @@ static struct sn_entry *entry_alloc(struct sn_table *t) {
 }
 
 static void entry_release(struct sn_table *t, struct sn_entry *e) {
+    free(e->note);
+    e->note = NULL;
     e->used = 0;
     e->chain = t->free_list;
     t->free_list = e;
@@ -294,21 +296,34 @@ struct sn_entry *sn_table_find(struct sn_table *t, const struct sn_table_key *k)
     return NULL;
 }
 
-static void entry_set(const struct sn_table *t, struct sn_entry *e, uint32_t action,
-                      const uint8_t *params, uint64_t timeout, uint64_t now) {
-    e->action = action;
-    e->timeout = timeout;
-    e->last_hit = now;
-    e->reported = 0;
-    memcpy(sn_entry_params(t, e), params, t->desc->params_size[action]);
+struct sn_note *sn_note_new(uint64_t number, const uint8_t *bytes, uint32_t len, int *failed) {
+    if (!number && !len) return NULL;
+    struct sn_note *n = malloc(sizeof *n + len);
+    if (!n) {
+        *failed = 1;
+        return NULL;
+    }
+    n->number = number;
+    n->len = len;
+    if (len) memcpy(n->bytes, bytes, len);
+    return n;
 }
 
-enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
-                               const uint8_t *params, uint64_t timeout, uint64_t now,
-                               int is_const) {
+static void entry_set(const struct sn_table *t, struct sn_entry *e, const struct sn_deed *deed,
+                      uint64_t now) {
+    e->action = deed->action;
+    e->timeout = deed->timeout;
+    e->last_hit = now;
+    e->reported = 0;
+    e->note = deed->note;
+    memcpy(sn_entry_params(t, e), deed->params, t->desc->params_size[deed->action]);
+}
+
+enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
+                               const struct sn_deed *deed, uint64_t now, int is_const) {
     struct normal n;
     struct sn_tuple *u;
-    if (action >= t->desc->n_actions || normalize(t, k, &n) < 0) return SN_INVALID;
+    if (deed->action >= t->desc->n_actions || normalize(t, k, &n) < 0) return SN_INVALID;
     uint64_t *slot = find_slot(t, &n, &u);
     for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = e->chain)
         if (entry_is(t, e, &n, k->priority)) return SN_EXISTS;
@@ -323,9 +338,8 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
     e->is_const = (uint8_t)is_const;
     e->priority = k->priority;
     e->packets = e->bytes = 0;
-    e->tuple = u;
     e->chain = NULL;
-    entry_set(t, e, action, params, timeout, now);
+    entry_set(t, e, deed, now);
     if (slot) { /* others with the same masked key: keep the chain in priority order */
         struct sn_entry *head = slot_entry(*slot);
         if (head->priority < e->priority) {
@@ -338,6 +352,7 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
         }
     } else {
         if (tuple_reserve(t, u) < 0) {
+            e->note = NULL; /* still the caller's */
             entry_release(t, e);
             return SN_FULL;
         }
@@ -353,13 +368,14 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
     return SN_OK;
 }
 
-enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k, uint32_t action,
-                               const uint8_t *params, uint64_t timeout, uint64_t now) {
-    if (action >= t->desc->n_actions) return SN_INVALID;
+enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k,
+                               const struct sn_deed *deed, uint64_t now) {
+    if (deed->action >= t->desc->n_actions) return SN_INVALID;
     struct sn_entry *e = sn_table_find(t, k);
     if (!e) return SN_NOT_FOUND;
     if (e->is_const) return SN_INVALID;
-    entry_set(t, e, action, params, timeout, now);
+    free(e->note);
+    entry_set(t, e, deed, now);
     return SN_OK;
 }
 
@@ -461,6 +477,10 @@ int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t se
 }
 
 void sn_table_free(struct sn_table *t) {
+    for (uint32_t i = 0; i < t->next_index; i++) {
+        struct sn_entry *e = sn_table_at(t, i);
+        if (e) free(e->note);
+    }
     for (uint32_t i = 0; i < t->n_tuples; i++) tuple_free(t->tuples[i]);
     for (uint32_t i = 0; i < t->n_chunks; i++) free(t->chunks[i]);
     free(t->tuples);

@@ -236,7 +236,7 @@ class Nic:
             entry.counter_data.SetInParent()
             wanted.append(p4r.Entity(table_entry=entry))
         traffic = {}
-        if wanted and self.device.state is State.READY:
+        if wanted and self.device.state in (State.READY, State.RECONCILING):
             async for entity in self.device.read(*wanted):
                 found = self.codec.key(entity.table_entry)
                 if found is not None:
@@ -272,6 +272,7 @@ class Nic:
             if found or records:
                 held = legs.get(number, ())
                 self.runner.deliver(number, Recovered(tuple(found), held, records))
+        await self.runner.look_for_answers()
 
     def _keep(self, host: int, session: int, record: bytes) -> None:
         if self._journal is None:

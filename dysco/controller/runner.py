@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 _LEVELS = {Level.DEBUG: logging.DEBUG, Level.INFO: logging.INFO, Level.WARNING: logging.WARNING}
 
 
+MAX_ASKED = 128
+"""Sessions whose counters are read in one request."""
 _AHEAD = time.time() - time.monotonic()
 
 
@@ -203,20 +205,33 @@ class Runner:
         task.add_done_callback(self._asking.discard)
 
     async def _set_up_in_time(self, host: int, timer: TimerId, session: Session) -> None:
-        """Before a set-up is given up: copies of packets can be lost, the device's counters can't.
-
-        Both ways count: a lone packet towards the host may be an ICMP error about the SYN.
-        """
-        legs = session.legs
+        """Before a set-up is given up: copies of packets can be lost, the counters can't."""
         try:
-            counted = await self._traffic([key for leg in legs for key in leg.keys])
+            await self._look_for_answers(host, [session])
         except (DeviceError, P4ClientError):
-            counted = {}
-        if (host, timer) in self._timers:
-            return
+            self.counters["answer_unknown"] += 1
+        if (host, timer) not in self._timers and session.state in SETTING_UP:
+            self.deliver(host, TimerFired(timer))
+
+    async def look_for_answers(self) -> None:
+        """After a restart: which set-ups were answered while no agent was there.
+
+        Raises DeviceError and P4ClientError.
+        """
+        for host, agent in self.agents.items():
+            found = [s for s in agent.sessions.values() if s.state in SETTING_UP]
+            for start in range(0, len(found), MAX_ASKED):
+                await self._look_for_answers(host, found[start : start + MAX_ASKED])
+
+    async def _look_for_answers(self, host: int, sessions: Sequence[Session]) -> None:
+        """Both ways count: a lone packet to the host may be an ICMP error about the SYN."""
+        legs = {session.id: session.legs for session in sessions}
+        counted = await self._traffic([k for of in legs.values() for leg in of for k in leg.keys])
         used = {key for key, (packets, _) in counted.items() if packets}
-        keys = tuple(key for leg in legs if used.issuperset(leg.keys) for key in leg.keys)
-        self.deliver(host, Answered(session.id, keys) if keys else TimerFired(timer))
+        for number, of in legs.items():
+            keys = tuple(key for leg in of if used.issuperset(leg.keys) for key in leg.keys)
+            if keys and host in self.agents:
+                self.deliver(host, Answered(number, keys))
 
     def _tell(self, tell: Tell) -> None:
         level = _LEVELS[tell.level]
@@ -264,7 +279,10 @@ class Runner:
         for mapping in mappings:
             updates.append(self.mapping_update(mapping))
         keys = frozenset(m.key for m in mappings)
-        self._device.writer.submit(updates, keys, partial(self._written, install, mappings, again))
+        # Nothing waits for a record that is brought up to date.
+        patient = not install.action.then
+        done = partial(self._written, install, mappings, again)
+        self._device.writer.submit(updates, keys, done, patient=patient)
 
     def mapping_update(self, mapping: Mapping) -> p4r.Update:
         """What inserts or replaces a mapping in the device."""

@@ -6,15 +6,16 @@
 
 So sessions don't wait for each other, and what one session writes keeps its order: the updates of
 one Write may be applied in any order (P4Runtime 1.4, 12.2), so two jobs that touch one entry never
-share one. When nothing is under way, a job goes at once. Every step takes constant time per entry
-that a job touches, however many jobs wait.
+share one. When nothing is under way, a job goes at once; one that is patient waits a moment for
+others to share its Write, unless an impatient one stands behind it. Every step takes constant time
+per entry that a job touches, however many jobs wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from finsy.proto import p4r, rpc_code
@@ -25,6 +26,9 @@ Errors = dict[int, tuple[int, str]]
 """By index of the update: canonical gRPC code and text."""
 
 MAX_IN_FLIGHT = 4
+PATIENCE = 0.03
+"""Seconds that a patient job waits for others: what no packet waits for shall not be in the way of
+what one does."""
 MAX_UPDATES = 512
 """Updates in one Write."""
 MAX_WAITING = 8192
@@ -38,6 +42,7 @@ class _Job:
     updates: list[p4r.Update]
     keys: frozenset[Hashable]
     done: Callable[[Errors], None]
+    patient: bool = False
     behind: int = 0
     """For how many of its entries it is not first in line."""
 
@@ -56,6 +61,9 @@ class Writer:
         """Jobs that are not under way, the oldest first."""
         self._ready: deque[_Job] = deque()
         """Of those, the ones that may go now."""
+        self._patient: dict[_Job, None] = {}
+        """Of those, the ones that wait for company."""
+        self._patience: asyncio.TimerHandle | None = None
         self._in_flight: set[asyncio.Task[None]] = set()
         self._stopped = "the device is not ready"
 
@@ -69,6 +77,10 @@ class Writer:
         refused = list(self._waiting)
         self._waiting.clear()
         self._ready.clear()
+        self._patient.clear()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         for job in refused:
             for key in job.keys:
                 line = self._lines[key]
@@ -79,10 +91,15 @@ class Writer:
             self._refuse(job, why)
 
     def submit(
-        self, updates: list[p4r.Update], keys: frozenset[Hashable], done: Callable[[Errors], None]
+        self,
+        updates: list[p4r.Update],
+        keys: frozenset[Hashable],
+        done: Callable[[Errors], None],
+        *,
+        patient: bool = False,
     ) -> None:
         """Write `updates`, which touch `keys`; `done` is always called, later or at once."""
-        job = _Job(updates, keys, done)
+        job = _Job(updates, keys, done, patient)
         if self._stopped:
             self._refuse(job, self._stopped)
         elif len(self._waiting) >= MAX_WAITING:
@@ -110,10 +127,36 @@ class Writer:
         for key in job.keys:
             line = self._lines.setdefault(key, deque())
             job.behind += bool(line)
+            if line and not job.patient:
+                self._hurry(line)
             line.append(job)
         self._waiting[job] = None
-        if not job.behind:
+        if job.patient:
+            self._wait_for_company(job)
+        elif not job.behind:
             self._ready.append(job)
+
+    def _wait_for_company(self, job: _Job) -> None:
+        self._patient[job] = None
+        if len(self._patient) >= MAX_UPDATES // 2:
+            self._hurry(list(self._patient))
+        elif self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(PATIENCE, self._patience_ends)
+
+    def _patience_ends(self) -> None:
+        self._patience = None
+        self._hurry(list(self._patient))
+        self._dispatch()
+
+    def _hurry(self, jobs: Iterable[_Job]) -> None:
+        """These jobs wait no longer than they must."""
+        for job in jobs:
+            if job.patient:
+                job.patient = False
+                del self._patient[job]
+                if not job.behind:
+                    self._ready.append(job)
 
     def _leave(self, job: _Job) -> None:
         """A job is done: who stood behind it moves up."""
@@ -124,7 +167,7 @@ class Writer:
                 del self._lines[key]
                 continue
             line[0].behind -= 1
-            if not line[0].behind:
+            if not line[0].behind and not line[0].patient:
                 self._ready.append(line[0])
 
     def _dispatch(self) -> None:

@@ -43,6 +43,8 @@ def establish(made: Lab, sport: int) -> FiveTuple:
     sent = send_syn(made, sport).tuple
     made.send(NETWORK, segment(sent.reversed, SYN | ACK, 7000, 1001, **TO_CLIENT))
     made.receive(CLIENT, lambda s: s.tuple.dport == sport and bool(s.flags & SYN))
+    made.send(CLIENT, segment(ends(sport), ACK, 1001, 7001))
+    made.receive(NETWORK, lambda s: s.tuple == sent and not s.flags & SYN)
     made.session(sport, "established")
     return sent
 
@@ -202,7 +204,8 @@ def test_an_answer_while_no_daemon_was_there(bench: Lab) -> None:
     bench.send(CLIENT, segment(ends(45100), ACK, 1001, 7001))
     bench.receive(NETWORK, lambda s: s.tuple == answered)
     again = bench.dyscod()
-    bench.session(45100, "established")
+    assert bench.sessions()[45100]["state"] == "established", "at once"
+    assert bench.sessions()[45101]["state"] == "sent"
     assert bench.counter("hosts", "client", "answer_missed") == 1
     assert f"({ends(45100)}): its SYN-ACK passed unseen; it goes on" in again.text()
     bench.gone(45101)

@@ -11,7 +11,14 @@ from finsy.proto import p4r, rpc_code
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dysco.controller.writer import MAX_IN_FLIGHT, MAX_UPDATES, MAX_WAITING, Errors, Writer
+from dysco.controller.writer import (
+    MAX_IN_FLIGHT,
+    MAX_UPDATES,
+    MAX_WAITING,
+    PATIENCE,
+    Errors,
+    Writer,
+)
 
 
 def update(number: int) -> p4r.Update:
@@ -158,6 +165,48 @@ async def test_too_many_waiting_jobs_are_refused_and_counted(both: tuple[Device,
     assert writer.counters["write_overflow"] == 1
 
 
+async def test_patient_jobs_share_a_write_a_little_later(both: tuple[Device, Writer]) -> None:
+    device, writer = both
+    for number in range(3):
+        writer.submit([update(number)], frozenset({number}), ignore, patient=True)
+    writer.submit([update(9)], frozenset({9}), ignore)
+    await settle()
+    assert device.writes == [[9]]
+    async with asyncio.timeout(5):
+        while len(device.writes) < 2:
+            await asyncio.sleep(PATIENCE / 5)
+    assert device.writes[1] == [0, 1, 2]
+
+
+async def test_who_stands_behind_a_patient_job_makes_it_hurry(both: tuple[Device, Writer]) -> None:
+    device, writer = both
+    writer.submit([update(1)], frozenset("a"), ignore, patient=True)
+    writer.submit([update(2)], frozenset("b"), ignore, patient=True)
+    writer.submit([update(3)], frozenset("a"), ignore)
+    await settle()
+    assert device.writes == [[1]]
+    await device.answer(0)
+    assert device.writes == [[1], [3]]
+
+
+async def test_many_patient_jobs_wait_no_longer(both: tuple[Device, Writer]) -> None:
+    device, writer = both
+    for number in range(MAX_UPDATES // 2):
+        writer.submit([update(number)], frozenset({number}), ignore, patient=True)
+    await settle()
+    assert device.writes == [list(range(MAX_UPDATES // 2))]
+
+
+async def test_stopping_refuses_patient_jobs_too(both: tuple[Device, Writer]) -> None:
+    device, writer = both
+    told: list[Errors] = []
+    writer.submit([update(1)], frozenset("a"), told.append, patient=True)
+    writer.stop("gone")
+    assert told == [{0: (int(rpc_code.UNAVAILABLE), "gone")}]
+    await asyncio.sleep(PATIENCE * 1.5)
+    assert device.writes == []
+
+
 async def test_a_write_that_breaks_is_told_to_its_jobs() -> None:
     async def broken(updates: list[p4r.Update]) -> Errors:
         raise asyncio.CancelledError
@@ -169,7 +218,9 @@ async def test_a_write_that_breaks_is_told_to_its_jobs() -> None:
 
 
 Jobs = st.lists(
-    st.tuples(st.integers(1, 3), st.frozensets(st.integers(0, 4), min_size=1, max_size=3)),
+    st.tuples(
+        st.integers(1, 3), st.frozensets(st.integers(0, 4), min_size=1, max_size=3), st.booleans()
+    ),
     min_size=1,
     max_size=30,
 )
@@ -178,7 +229,7 @@ Jobs = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(Jobs, st.randoms(use_true_random=False))
 def test_whatever_order_answers_come_in(
-    jobs: list[tuple[int, frozenset[int]]], random: Random
+    jobs: list[tuple[int, frozenset[int], bool]], random: Random
 ) -> None:
     """Each job is told once; two that touch one entry are never under way together or swapped."""
 
@@ -187,10 +238,10 @@ def test_whatever_order_answers_come_in(
         writer = Writer(device.write)
         writer.start()
         told: list[int] = []
-        keys_of = {index: keys for index, (_, keys) in enumerate(jobs)}
-        for index, (count, keys) in enumerate(jobs):
+        keys_of = {index: keys for index, (_, keys, _) in enumerate(jobs)}
+        for index, (count, keys, patient) in enumerate(jobs):
             updates = [update(index)] * count
-            writer.submit(updates, keys, lambda _, index=index: told.append(index))
+            writer.submit(updates, keys, lambda _, index=index: told.append(index), patient=patient)
             if random.random() < 0.5:
                 await settle()
         answered = 0
@@ -198,7 +249,11 @@ def test_whatever_order_answers_come_in(
         while len(told) < len(jobs):
             await settle()
             open_writes = [i for i, a in enumerate(device.answers) if not a.done()]
-            assert 0 < len(open_writes) <= MAX_IN_FLIGHT
+            assert len(open_writes) <= MAX_IN_FLIGHT
+            if not open_writes:
+                # Only patient ones are left, for a moment.
+                await asyncio.sleep(PATIENCE / 3)
+                continue
             under_way = [set(device.writes[i]) for i in open_writes]
             touched = [key for writes in under_way for job in writes for key in keys_of[job]]
             assert len(touched) == len(set(touched))

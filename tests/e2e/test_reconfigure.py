@@ -1,0 +1,196 @@
+"""The chain of a live connection changes, while bytes flow both ways all the time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from chained import Conversation, Network, PolicyArgs, box, running
+
+from dysco.topo import boxes
+from dysco.topo.spec import DeviceSpec, TopologySpec
+from dysco.topo.waiting import wait_until
+
+POLICIES = [
+    PolicyArgs("tcp and dst port 90", ("counter",)),
+    PolicyArgs("tcp and dst port 91", ()),
+    PolicyArgs("tcp and dst port 92", ("firewall",)),
+    PolicyArgs("tcp and dst port 93", ("nat", "counter")),
+    PolicyArgs("tcp and dst port 94", ("firewall", "counter", "scrubber")),
+]
+
+
+@pytest.fixture(scope="module")
+def network(caged: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """A client, a server, and boxes in and beside their chains."""
+    hosts = [
+        box("client", 1),
+        box("counter", 2, "counter"),
+        box("firewall", 3, "firewall"),
+        box("nat", 4, "nat"),
+        box("scrubber", 5, "scrubber"),
+        box("firewall2", 6, "firewall"),
+        box("server", 7),
+    ]
+    devices = tuple(DeviceSpec(f"nic{host.subnet}", host.subnet) for host in hosts)
+    spec = TopologySpec(tuple(hosts), devices)
+    with running(spec, tmp_path_factory.mktemp("reconfigure"), POLICIES) as network:
+        yield network
+
+
+class Stream:
+    """Bytes in both directions of a connection, until it is told to stop; then compared."""
+
+    def __init__(self, network: Network, port: int, version: int = 4) -> None:
+        self.network = network
+        self.talk = Conversation(network, port, version)
+        assert self.talk.server is not None
+        self.ends = (self.talk.client, self.talk.server)
+        self.sent = [hashlib.sha256(), hashlib.sha256()]
+        self.got = [hashlib.sha256(), hashlib.sha256()]
+        self.amount = [0, 0]
+        self.problems: list[Exception] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, args=(me,))
+            for me in (0, 1)
+            for work in (self._send, self._receive)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.wait_more()
+        (self.session,) = network.controller.ctl(
+            "chain", "show", f"tcp and src port {self.talk.local_port}"
+        )
+        self.id = str(self.session["id"])
+
+    def _send(self, me: int) -> None:
+        try:
+            while not self._stop.is_set():
+                piece = os.urandom(20_000)
+                self.ends[me].sendall(piece)
+                self.sent[me].update(piece)
+                time.sleep(0.002)
+            self.ends[me].shutdown(1)
+        except OSError as error:
+            self.problems.append(error)
+
+    def _receive(self, me: int) -> None:
+        try:
+            while piece := self.ends[me].recv(1 << 16):
+                self.got[me].update(piece)
+                self.amount[me] += len(piece)
+        except OSError as error:
+            self.problems.append(error)
+
+    def wait_more(self, size: int = 200_000) -> None:
+        """Until so many bytes more came through, each way."""
+        goal = [amount + size for amount in self.amount]
+
+        def there() -> bool:
+            return bool(self.problems) or all(
+                have >= want for have, want in zip(self.amount, goal, strict=True)
+            )
+
+        wait_until(there, "bytes in both directions", 10.0)
+        assert not self.problems, self.network.log()
+
+    def change(self, *words: str) -> dict[str, Any]:
+        """Reconfigure it; the summary."""
+        before = self.network.controller.ctl("reconfigure", self.id, *words)
+        (done,) = before["reconfigurations"]
+        assert done["state"] == "finished", (done, self.network.log())
+        self.wait_more()
+        return dict(done)
+
+    def chain(self) -> list[str]:
+        """Names of the hosts that it crosses."""
+        return list(self.network.controller.ctl("session", "show", self.id)["hosts"])
+
+    def finish(self) -> None:
+        """End it; every byte must have come, and nothing may be left."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10.0)
+        assert not self.problems, self.network.log()
+        assert self.sent[0].digest() == self.got[1].digest()
+        assert self.sent[1].digest() == self.got[0].digest()
+        self.talk.close()
+        self.network.wait_empty()
+
+
+def passed(network: Network, name: str) -> boxes.Counters:
+    """What a box's own counters say."""
+    return boxes.counters(network.host(name))
+
+
+def test_a_box_is_taken_out(network: Network) -> None:
+    stream = Stream(network, 90)
+    assert stream.chain() == ["client", "counter", "server"]
+    done = stream.change("--delete", "counter")
+    assert stream.chain() == ["client", "server"]
+    assert done["started"] < done["locked"] < done["switched"] < done["finished"]
+    before = passed(network, "counter").to_server
+    stream.wait_more()
+    assert passed(network, "counter").to_server == before
+    stream.finish()
+
+
+def test_a_strict_firewall_is_put_into_a_session_without_a_chain(network: Network) -> None:
+    stream = Stream(network, 91)
+    assert stream.chain() == ["client", "server"]
+    stream.change("--insert", "firewall", "--after", "client")
+    assert stream.chain() == ["client", "firewall", "server"]
+    before = passed(network, "firewall").to_server
+    stream.wait_more()
+    assert passed(network, "firewall").to_server > before
+    assert network.dropped("firewall") == 0
+    stream.finish()
+
+
+def test_one_firewall_takes_the_place_of_another(network: Network) -> None:
+    stream = Stream(network, 92)
+    stream.change("--replace", "firewall=firewall2")
+    assert stream.chain() == ["client", "firewall2", "server"]
+    before = passed(network, "firewall2").to_client
+    stream.wait_more()
+    assert passed(network, "firewall2").to_client > before
+    assert network.dropped("firewall2") == 0
+    stream.finish()
+
+
+def test_a_nat_is_taken_out(network: Network) -> None:
+    stream = Stream(network, 93)
+    stream.change("--delete", "nat")
+    assert stream.chain() == ["client", "counter", "server"]
+    stream.finish()
+
+
+def test_a_nat_is_put_in(network: Network) -> None:
+    stream = Stream(network, 91)
+    stream.change("--insert", "nat", "--after", "client")
+    assert stream.chain() == ["client", "nat", "server"]
+    stream.finish()
+
+
+def test_two_neighbours_are_taken_out_at_once_over_ipv6(network: Network) -> None:
+    stream = Stream(network, 94, version=6)
+    stream.change("--delete", "firewall", "--delete", "counter")
+    assert stream.chain() == ["client", "scrubber", "server"]
+    stream.finish()
+
+
+def test_ten_in_a_row(network: Network) -> None:
+    stream = Stream(network, 91)
+    for turn in range(5):
+        box = ("counter", "firewall")[turn % 2]
+        stream.change("--insert", box, "--after", "client")
+        assert stream.chain() == ["client", box, "server"]
+        stream.change("--delete", box)
+        assert stream.chain() == ["client", "server"]
+    stream.finish()

@@ -13,6 +13,7 @@ Every error names the file, the line and the key.
 
 from __future__ import annotations
 
+import logging
 import tomllib
 import zlib
 from collections import Counter
@@ -43,6 +44,8 @@ from pydantic import (
 from dysco.agent.model import Address, Host, Interface, Peer
 from dysco.agent.settings import Settings
 from dysco.controller import toml_lines
+
+log = logging.getLogger(__name__)
 
 CPU_PORT = 255
 NO_UPLINK = 511
@@ -395,6 +398,8 @@ def load_key(config: Config) -> bytes:
     try:
         text = path.read_text(encoding="ascii").strip()
         key = bytes.fromhex(text)
+        if path.stat().st_mode & 0o077:
+            log.warning("%s: others can read the group's key: chmod 600 %s", path, path)
     except OSError as error:
         raise ConfigError(f"{path}: the group's key can't be read: {error}; {hint}") from error
     except ValueError as error:

@@ -126,7 +126,8 @@ async def _run(service: Service, config_path: Path) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, service, config_path)
+    reloading: set[asyncio.Task[None]] = set()
+    loop.add_signal_handler(signal.SIGHUP, _reload, service, config_path, reloading)
     devices = asyncio.create_task(service.run())
     # The API takes a third of a second to import: the devices connect meanwhile.
     server: Any = await asyncio.to_thread(importlib.import_module, "dysco.controller.server")
@@ -152,7 +153,7 @@ async def _announce(service: Service) -> None:
     print(f"dyscod is ready; API at {service.config.daemon.listen}; devices: {names}", flush=True)
 
 
-def _reload(service: Service, config_path: Path) -> None:
+def _reload(service: Service, config_path: Path, reloading: set[asyncio.Task[None]]) -> None:
     try:
         config: Config = configuration.load(config_path)
     except ConfigError as error:
@@ -160,4 +161,6 @@ def _reload(service: Service, config_path: Path) -> None:
         return
     if config.devices != service.config.devices:
         log.warning("devices and their hosts changed: that takes effect with the next start only")
-    service.set_peers(config)
+    task = asyncio.get_running_loop().create_task(service.set_peers(config))
+    reloading.add(task)
+    task.add_done_callback(reloading.discard)

@@ -114,12 +114,17 @@ class Service:
         """The hosts of the trust group."""
         return self._peers
 
-    def set_peers(self, config: Config) -> None:
-        """Take the peers of a configuration that was read again."""
-        self._peers = config.all_peers()
-        for nic in self.nics:
-            nic.set_peers(self._peers)
-        log.info("%d peers read again", len(self._peers))
+    async def set_peers(self, config: Config) -> None:
+        """Take the peers of a configuration that was read again, and policies that need them."""
+        async with self._changing:
+            self._peers = config.all_peers()
+            for nic in self.nics:
+                nic.set_peers(self._peers)
+            log.info("%d peers read again", len(self._peers))
+            try:
+                await self._apply(self._usable(self._store.all()))
+            except DeviceError as error:
+                log.error("policies could not be loaded again: %s", error)
 
     # Policies
 

@@ -204,6 +204,7 @@ class Lab:
     ) -> Path:
         """Write a configuration; `name` tells apart several daemons of one lab."""
         (self.directory / "group.key").write_text(KEY.hex())
+        (self.directory / "group.key").chmod(0o600)
         path = self.directory / f"{name}.toml"
         lines = (f"{key} = {value}" for key, value in {**SETTINGS, **settings}.items())
         text = CONFIG.format(

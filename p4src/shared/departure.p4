@@ -140,14 +140,14 @@ control ToOld(in headers_t hdr, inout metadata_t meta) {
                 meta.edit.window = window_of(edge - meta.reg.cutoff_in, meta.leg.scale_own);
                 meta.edit.clip = CLIP_ALL;
             }
-            if (meta.reg.known == 1 && meta.leg.has_ts_shift == 0) {
-                // The host may echo the new path's timestamps already.
-                meta.edit.ts_echo = earliest(meta.edit.ts_echo, meta.reg.ts_switch);
-            }
         }
         meta.edit.seq = meta.edit.seq + meta.leg.seq_out;
         if (hdr.tcp.ack_flag == 1) {
             meta.edit.ack = meta.edit.ack - meta.leg.seq_in;
+            if (meta.reg.known == 1 && meta.leg.has_ts_shift == 0) {
+                // The host may echo the new path's timestamps already.
+                meta.edit.ts_echo = earliest(meta.edit.ts_echo, meta.reg.ts_switch);
+            }
             meta.edit.ts_echo = meta.edit.ts_echo - meta.leg.ts_in;
         }
         meta.edit.shift = 0 - meta.leg.seq_in;

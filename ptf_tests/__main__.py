@@ -11,11 +11,15 @@ Logs, and what each test saw on the wire (a pcap file), are in out/ptf/TARGET.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +114,26 @@ def run_tests(target: Target, tests: list[str], log: Path) -> int:
         raise RunError(f"the tests did not end within {RUN_SECONDS} s: see {log}") from error
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within it no other run has the folder: another one that is under way is waited for."""
+    handle = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + RUN_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    why = f"another run has used {folder} for {RUN_SECONDS} s"
+                    raise RunError(f"{why}: wait for it, or end it") from None
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(handle)
+
+
 def run(target: Target, tests: list[str]) -> int:
     """Start the device, run the tests, stop it; the exit status."""
     program = target.program()
@@ -123,8 +147,15 @@ def run(target: Target, tests: list[str]) -> int:
         raise RunError(f"{PTF.relative_to(ROOT)} is missing: run `make ptf`, which sets it up")
     cage.enter()
     log = ROOT / "out" / "ptf" / target.name
-    shutil.rmtree(log, ignore_errors=True)
-    log.mkdir(parents=True)
+    log.mkdir(parents=True, exist_ok=True)
+    with alone(log):
+        for old in log.iterdir():
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        return run_on_device(target, program, tests, log)
+
+
+def run_on_device(target: Target, program: str, tests: list[str], log: Path) -> int:
+    """The same, with `log` for this run alone."""
     lay_links()
     device = Process(target.name, target.command_line(program), log / "device.log")
     try:

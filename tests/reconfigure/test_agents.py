@@ -72,3 +72,9 @@ def test_same_seed_same_run() -> None:
     one, other = (World(7, story(7, "contend")).run() for _ in range(2))
     assert one.tale() == other.tale()
     assert one.clock.steps == other.clock.steps
+
+
+@pytest.mark.parametrize("seed", [12151, 13718, 15452, 18435])
+def test_found_once(seed: int) -> None:
+    """The end of a lock has to pass a hop that has left the chain already."""
+    World(seed, story(seed)).run()

@@ -41,6 +41,8 @@ class Here:
         self.abandoned: dict[int, ReconfigurationId] = {}
         """Hosts of a new path that was given up, until they say that they know."""
         self.tries = 0
+        self.is_released = False
+        """This host left the chain, and all on the right of it know that the lock is over."""
         self.through: tuple[Address, ...] = ()
         """Hosts to cross on the new path that begins here."""
         self.names: tuple[str, ...] = ()

@@ -61,6 +61,7 @@ from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.member import Order, Post, RefusedError, Role, answer_to
 from dysco.agent.reconfigure.messages import (
     AckCancel,
+    AckRelease,
     CancelLock,
     Message,
     NackLock,
@@ -79,6 +80,8 @@ from dysco.agent.trust import ReplayGuard
 
 LINGER = 2.0
 """Seconds that an old path's entries stay, for what is still under way on it."""
+MAX_LINGERS = 15
+"""How often a host that left a chain waits for its neighbour's word, LINGER each."""
 MAX_TRIES = 20
 """How often the hosts of a new path are told that it was given up."""
 MAX_WAITING = 8
@@ -210,17 +213,23 @@ class Reconfigurer:
         return self._message(here, letter.sender, letter.message, now)
 
     def _unknown(self, letter: Letter) -> list[Action]:
-        """For a session that is over here: who waits for the end of a lock is told."""
-        core = self._core
+        """For a session that is over here: the end of a lock must still reach both anchors."""
+        core, message = self._core, letter.message
         core.counters[Count.CONTROL_UNKNOWN] += 1
-        match letter.message:
+        own = host_number(core.host.name)
+        to, answer = letter.sender, message
+        match message:
             case RequestLock():
-                answer: Message = NackLock(letter.message.id, "the session is over at a hop")
+                answer = NackLock(message.id, "the session is over at a hop")
+            case CancelLock() | Release() if message.right != own:
+                to = message.right
             case CancelLock() | Release():
-                answer = answer_to(letter.message).message
+                answer = answer_to(message).message
+            case AckCancel() | AckRelease() if message.id.left != own:
+                to = message.id.left
             case _:
                 return []
-        return self._post(letter.session, letter.sender, answer, None)
+        return self._post(letter.session, to, answer, None)
 
     def _message(self, here: Here, sender: int, message: Message, now: float) -> list[Action]:
         member = here.member
@@ -228,6 +237,8 @@ class Reconfigurer:
         def go(now: float) -> list[Action]:
             return self._do(here, member.message(sender, message), now)
 
+        if isinstance(message, AckRelease) and member.lock.state is LockState.GONE:
+            here.is_released = True
         if isinstance(message, RequestLock):
             if here.session.state not in _OPEN:
                 why = f"the session is {here.session.state.value} at {self._core.host.name}"
@@ -242,6 +253,7 @@ class Reconfigurer:
     def _leave(self, here: Here, now: float) -> list[Action]:
         """This host is off the session's path: its connections are reset, then all is released."""
         here.member.lock.state = LockState.GONE
+        here.is_released = True
         return self._close_host(here, now)
 
     def _give_up_new_path(self, here: Here, about: ReconfigurationId) -> list[Action]:
@@ -363,7 +375,7 @@ class Reconfigurer:
         if here is None:
             return []
         if timer.kind == "linger":
-            return self._end_linger(here, now)
+            return self._linger(here, now)
         if timer.kind == "abandon":
             return [*self._abandon(here), *self._do(here, (), now)]
         if timer.kind == "lease":
@@ -593,10 +605,18 @@ class Reconfigurer:
             self._core.ports.release(spare.src, spare.dst, pair, now)
         return (MappingKey(Side.INBOUND, leg.host, spare.reversed),)
 
+    def _linger(self, here: Here, now: float) -> list[Action]:
+        """What was still under way has come."""
+        if here.member.lock.state is not LockState.GONE:
+            return self._end_linger(here, now)
+        if not here.is_released and here.tries < MAX_LINGERS:
+            # The end of the lock must reach those on the right, and by way of here.
+            here.tries += 1
+            return [SetTimer(TimerId("linger", here.session.id), LINGER)]
+        return self._core.release(here.session, Count.LEFT_CHAIN, now)
+
     def _end_linger(self, here: Here, now: float) -> list[Action]:
         actions: list[Action] = []
-        if here.member.lock.state is LockState.GONE:
-            return self._core.release(here.session, Count.LEFT_CHAIN, now)
         for role in list(here.lingering):
             leg = here.session_leg(role)
             entry = here.entries.get(role)

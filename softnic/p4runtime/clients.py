@@ -44,9 +44,14 @@ class Clients:
         self._streams: set[Client] = set()
         self._lock = threading.Lock()
 
-    def connect(self) -> Client:
-        """A new stream; RESOURCE_EXHAUSTED if there are too many."""
-        client = Client(Outbox(self._drops))
+    @property
+    def count(self) -> int:
+        """Open streams now."""
+        return len(self._streams)
+
+    def connect(self, break_off: Callable[[], object]) -> Client:
+        """A new stream; RESOURCE_EXHAUSTED if there are too many. `break_off` ends it at once."""
+        client = Client(Outbox(self._drops, break_off))
         with self._lock:
             if len(self._streams) >= _MAX_STREAMS:
                 raise P4RuntimeError(

@@ -16,7 +16,11 @@ _MAX_MESSAGE = 128 << 20
 """Bytes of one message: a program's JSON may exceed gRPC's 4 MiB."""
 _THREADS = 64
 """Bound of the pool: more than all streams and reads together, so that writes find one."""
+_MAX_CALLS = 128
+"""Calls of one connection at a time; more wait at the client."""
 _OPTIONS = (
+    ("grpc.max_concurrent_streams", _MAX_CALLS),
+    ("grpc.http.overload_protection", 0),  # else calls at the limit are refused, not held back
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.so_reuseport", 0),  # two devices on one address must fail, not share it
     ("grpc.keepalive_time_ms", 10_000),  # a primary that vanished must make room

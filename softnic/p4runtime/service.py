@@ -127,7 +127,7 @@ class P4RuntimeService:
     ) -> Iterator[p4r.StreamMessageResponse]:
         """Arbitration, packets and notifications; lives as long as its client."""
         try:
-            client = self._device.clients.connect()
+            client = self._device.clients.connect(context.cancel)
         except P4RuntimeError as error:
             context.abort(GRPC_CODE[error.code], error.message)
         reader = threading.Thread(

@@ -8,13 +8,13 @@ arbitration messages: if even those pile up its stream is ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 from finsy.proto import p4r
 
 from softnic.p4runtime.drops import Drops
-from softnic.p4runtime.errors import Code, P4RuntimeError
+from softnic.p4runtime.errors import P4RuntimeError
 
 _LIMIT = 2048
 """Messages waiting for one client."""
@@ -24,16 +24,17 @@ _HARD_LIMIT = 2 * _LIMIT
 class Outbox:
     """Messages on their way to one client; `put` from any thread, one iteration."""
 
-    def __init__(self, drops: Drops, limit: int = _LIMIT) -> None:
+    def __init__(self, drops: Drops, break_off: Callable[[], object]) -> None:
+        """`break_off` ends the stream at once, without what is queued."""
         self._queue: SimpleQueue[p4r.StreamMessageResponse | None] = SimpleQueue()
         self._drops = drops
-        self._limit = limit
+        self._break_off = break_off
         self._error: P4RuntimeError | None = None
         self._closed = False
 
     def put(self, message: p4r.StreamMessageResponse) -> None:
         """Queue a message, or drop it if the client lags."""
-        if self._queue.qsize() >= self._limit:
+        if self._queue.qsize() >= _LIMIT:
             self._drops.count(f"slow client: {message.WhichOneof('update')}")
             return
         self._queue.put(message)
@@ -41,7 +42,8 @@ class Outbox:
     def put_always(self, message: p4r.StreamMessageResponse) -> None:
         """Queue a message that must not be lost."""
         if self._queue.qsize() >= _HARD_LIMIT:
-            self.close(P4RuntimeError(Code.RESOURCE_EXHAUSTED, "the client doesn't read"))
+            self._drops.count("stream ended: the client doesn't read")
+            self._break_off()
             return
         self._queue.put(message)
 

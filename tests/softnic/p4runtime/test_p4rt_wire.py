@@ -136,7 +136,7 @@ def request_of(updates: list[tuple[int, p4r.Entity]]) -> p4r.WriteRequest:
     return request
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(UPDATES)
 def test_both_ways_do_the_same(
     pair: tuple[Device, Device], updates: list[tuple[int, p4r.Entity]]
@@ -149,7 +149,7 @@ def test_both_ways_do_the_same(
     assert native.entries() == server.entries()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(UPDATES, st.data())
 def test_damaged_requests_do_no_harm(
     pair: tuple[Device, Device], updates: list[tuple[int, p4r.Entity]], data: st.DataObject

@@ -1,0 +1,1 @@
+"""The Promela model of the reconfiguration protocol, and what runs it."""

@@ -1,0 +1,206 @@
+"""Which state goes where on what: the one table that the model and the code are both held to.
+
+The exhaustive search writes down each step that the model takes (`MARK` in the `.pml` files), the
+simulation each step of the code; both must be exactly these rows. The model's names are made from
+this file too.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Role(StrEnum):
+    """Who has a state."""
+
+    LOCK = "lock"
+    LEFT = "left anchor"
+    RIGHT = "right anchor"
+
+
+class Event(StrEnum):
+    """What moves it: a message, by its name, or something else."""
+
+    # Messages.
+    REQUEST = "RequestLock"
+    ACK_LOCK = "AckLock"
+    NACK_LOCK = "NackLock"
+    CANCEL_LOCK = "CancelLock"
+    ACK_CANCEL = "AckCancel"
+    RELEASE = "Release"
+    ACK_RELEASE = "AckRelease"
+    ASK_REVOKE = "AskRevoke"
+    REVOKED = "Revoked"
+    # The new path's handshake.
+    SYN = "SYN"
+    OPEN = "the new path is open"
+    REFUSED = "the new path refuses"
+    # The data plane.
+    ANNOUNCED = "announced"
+    DRAINED = "drained"
+    CLOSING = "the host has sent a FIN"
+    # The anchor itself.
+    START = "start"
+    CANCEL = "given up"
+    OVER = "the anchor is over"
+    FORSAKEN = "not heard of the left anchor for too long"
+    RECOVER = "restart"
+    SESSION_OVER = "the session ended"
+    PATIENCE = "no answer to the end for too long"
+
+
+LOCK = ("unlocked", "pending", "locked", "gone")
+LEFT = (
+    "none",
+    "locking",
+    "connecting",
+    "switching",
+    "draining",
+    "releasing",
+    "finished",
+    "cancelling",
+    "failed",
+)
+RIGHT = (
+    "none",
+    "locked",
+    "prepared",
+    "draining",
+    "drained",
+    "revoked",
+    "finished",
+    "cancelled",
+)
+STATES = {Role.LOCK: LOCK, Role.LEFT: LEFT, Role.RIGHT: RIGHT}
+
+
+class Step(NamedTuple):
+    """One row: this event in this state may lead there."""
+
+    role: Role
+    state: str
+    event: Event
+    becomes: str
+
+
+def _rows(role: Role, *rows: tuple[str, Event, str]) -> frozenset[Step]:
+    steps = frozenset(Step(role, *row) for row in rows)
+    assert len(steps) == len(rows)
+    assert all({s.state, s.becomes} <= set(STATES[role]) for s in steps)
+    return steps
+
+
+E = Event
+MODEL = (
+    _rows(
+        Role.LOCK,
+        ("unlocked", E.REQUEST, "pending"),
+        ("pending", E.ACK_LOCK, "locked"),
+        ("pending", E.NACK_LOCK, "unlocked"),
+        ("pending", E.CANCEL_LOCK, "unlocked"),
+        ("locked", E.CANCEL_LOCK, "unlocked"),
+        ("locked", E.RELEASE, "gone"),
+        ("pending", E.OVER, "unlocked"),
+        ("locked", E.OVER, "unlocked"),
+    )
+    | _rows(
+        Role.LEFT,
+        ("none", E.START, "locking"),
+        ("locking", E.ACK_LOCK, "connecting"),
+        ("locking", E.ACK_LOCK, "cancelling"),
+        ("locking", E.NACK_LOCK, "cancelling"),
+        ("locking", E.CANCEL, "cancelling"),
+        ("connecting", E.OPEN, "switching"),
+        ("connecting", E.REFUSED, "cancelling"),
+        ("connecting", E.CANCEL, "cancelling"),
+        ("switching", E.ANNOUNCED, "draining"),
+        ("switching", E.CLOSING, "cancelling"),
+        ("switching", E.REVOKED, "cancelling"),
+        ("draining", E.DRAINED, "releasing"),
+        ("releasing", E.ACK_RELEASE, "finished"),
+        ("cancelling", E.ACK_CANCEL, "failed"),
+        ("locking", E.SESSION_OVER, "cancelling"),
+        ("connecting", E.SESSION_OVER, "cancelling"),
+        ("switching", E.SESSION_OVER, "cancelling"),
+        ("draining", E.SESSION_OVER, "cancelling"),
+    )
+    | _rows(
+        Role.RIGHT,
+        ("none", E.REQUEST, "locked"),
+        ("locked", E.SYN, "prepared"),
+        ("locked", E.CANCEL_LOCK, "cancelled"),
+        ("locked", E.FORSAKEN, "cancelled"),
+        ("prepared", E.ANNOUNCED, "draining"),
+        ("prepared", E.REVOKED, "revoked"),
+        ("prepared", E.CANCEL_LOCK, "cancelled"),
+        ("prepared", E.RECOVER, "locked"),
+        ("draining", E.DRAINED, "drained"),
+        ("drained", E.RELEASE, "finished"),
+        ("revoked", E.CANCEL_LOCK, "cancelled"),
+        ("revoked", E.FORSAKEN, "cancelled"),
+        ("locked", E.SESSION_OVER, "cancelled"),
+        ("prepared", E.SESSION_OVER, "cancelled"),
+        ("draining", E.SESSION_OVER, "cancelled"),
+        ("drained", E.SESSION_OVER, "cancelled"),
+        ("revoked", E.SESSION_OVER, "cancelled"),
+        ("draining", E.CANCEL_LOCK, "cancelled"),
+        ("drained", E.CANCEL_LOCK, "cancelled"),
+    )
+)
+"""What the model does, and the code."""
+
+TIMED = _rows(
+    Role.LEFT,
+    ("releasing", E.PATIENCE, "finished"),
+    ("cancelling", E.PATIENCE, "failed"),
+)
+"""What the code does only where nothing came through for longer than the model's faults last."""
+
+_PREFIX = {Role.LOCK: "U", Role.LEFT: "L", Role.RIGHT: "R"}
+
+_MARK = """
+#ifdef COVER
+byte before, cause, after;      /* scratch */
+c_decl {
+static unsigned char cover_seen[3][16][32][16];
+static void cover_dump(void) {
+    int r, f, e, t;
+    for (r = 0; r < 3; r++) for (f = 0; f < 16; f++)
+    for (e = 0; e < 32; e++) for (t = 0; t < 16; t++)
+        if (cover_seen[r][f][e][t]) printf("step %d %d %d %d\\n", r, f, e, t);
+}
+static void cover(int r, int f, int e, int t) {
+    static int registered;
+    if (!registered) { registered = 1; atexit(cover_dump); }
+    cover_seen[r][f][e][t] = 1;
+}
+}
+#define MARK(role, from, event, to) \\
+    before = from; cause = event; after = to; \\
+    c_code { cover(role, now.before, now.cause, now.after); }; \\
+    before = 0; cause = 0; after = 0
+#else
+#define MARK(role, from, event, to) skip
+#endif
+"""
+
+
+def promela() -> str:
+    """The names of the table as the model includes them."""
+    lines = [f"#define ROLE_{role.name} {number}" for number, role in enumerate(Role)]
+    for role, states in STATES.items():
+        lines += [f"#define {_PREFIX[role]}_{s.upper()} {n}" for n, s in enumerate(states)]
+    lines += [f"#define E_{event.name} {number}" for number, event in enumerate(Event)]
+    return "\n".join(lines) + _MARK
+
+
+def steps_of(output: str) -> frozenset[Step]:
+    """What the search says that the model did."""
+    found = re.findall(r"^step (\d+) (\d+) (\d+) (\d+)$", output, re.MULTILINE)
+    roles, events = tuple(Role), tuple(Event)
+    return frozenset(
+        Step(roles[r], STATES[roles[r]][f], events[e], STATES[roles[r]][t])
+        for r, f, e, t in (map(int, numbers) for numbers in found)
+    )

@@ -40,8 +40,10 @@ CLIENT_MAC = bytes.fromhex("020000000102")
 FW_MAC = bytes.fromhex("020000000103")
 NETWORK, CLIENT, FW = 1, 2, 3
 CPU_PORT = 255
-SECONDS = 10.0
+SECONDS = 20.0
 """Deadline of everything that is waited for."""
+START_SECONDS = 60.0
+"""The first start of a program on a machine compiles it."""
 
 SETTINGS = {
     "closing_linger": 0.2,
@@ -119,14 +121,14 @@ class Running:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, text: str, times: int = 1) -> None:
+    def wait_for(self, text: str, times: int = 1, seconds: float = SECONDS) -> None:
         def there() -> bool:
             if self.text().count(text) >= times:
                 return True
             assert self.process.poll() is None, f"it ended:\n{self.text()}"
             return False
 
-        wait_until(there, f"{text!r} in:\n{self.text()}", SECONDS)
+        wait_until(there, f"{text!r} in:\n{self.text()}", seconds)
 
     def stop(self) -> int:
         self.process.terminate()
@@ -157,7 +159,7 @@ class Lab:
             )
         started = Running(process, log)
         self.running.append(started)
-        started.wait_for(ready)
+        started.wait_for(ready, seconds=START_SECONDS)
         return started
 
     def close(self) -> None:

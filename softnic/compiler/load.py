@@ -59,9 +59,16 @@ def _headers(root: Json, types: Mapping[str, ir.HeaderType]) -> dict[int, ir.Hea
     out = {}
     for o in objs(root, "headers"):
         name, number = string(o.get("name"), "header"), integer(o.get("id"), "header id")
-        kind = types[string(o.get("header_type"), name)]
+        kind = _type_of(o, types, name)
         out[number] = ir.Header(name, number, kind, bool(o.get("metadata")))
     return out
+
+
+def _type_of(o: Json, types: Mapping[str, ir.HeaderType], name: str) -> ir.HeaderType:
+    kind = string(o.get("header_type"), name)
+    if kind not in types:
+        raise BadProgramError(f"'{name}' is of type '{kind}', which isn't declared")
+    return types[kind]
 
 
 def _unions(root: Json, by_id: Mapping[int, ir.Header]) -> dict[int, ir.Union]:
@@ -87,7 +94,7 @@ def _stacks(
     for o in objs(root, "header_stacks"):
         name = string(o.get("name"), "stack")
         ids = [integer(i, name) for i in items(o.get("header_ids"), name)]
-        kind = types[string(o.get("header_type"), name)]
+        kind = _type_of(o, types, name)
         out[name] = ir.Stack(name, kind, tuple(by_id[i].name for i in ids))
     return out
 

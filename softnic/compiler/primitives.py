@@ -137,9 +137,9 @@ class Primitives:
     def _assign_header(self, p: ir.Primitive, x: Expressions) -> Statement:
         (to, kind), (source, other) = x.header(p.params[0]), x.header(p.params[1])
         if kind.name == other.name:
-            out = [f"{to} = {source};"]
+            out = [f"    {to} = {source};"]
         else:
-            out = [f"{to}.valid = {source}.valid;"]
+            out = [f"    {to}.valid = 1;"]
             for a, b in zip(
                 self.layout.slots(to, kind), self.layout.slots(source, other), strict=True
             ):
@@ -147,8 +147,14 @@ class Primitives:
                     raise UnsupportedConstructError("assignment between different headers")
                 out.append(f"__builtin_memcpy(&{a.code}, &{b.code}, sizeof {a.code});")
                 out += [f"{a.code}_n = {b.code}_n;"] if a.varbit else []
+        # The values of a header that becomes invalid stay, as in bmv2.
         others = self._others(p.params[0])
-        return [*out, f"if ({to}.valid) {{ {others} }}"] if others else out
+        return [
+            f"if ({source}.valid) {{",
+            *out,
+            f"    {others}",
+            f"}} else {{ {to}.valid = 0; }}",
+        ]
 
     def _others(self, e: ir.Expr) -> str:
         match e:
@@ -162,8 +168,8 @@ class Primitives:
             case (ir.Named(_, to), ir.Named(_, source)):
                 a, b = self.layout.stack(to), self.layout.stack(source)
                 return [
-                    f"__builtin_memcpy(&{a}, &{b}, sizeof {a});",
                     f'_Static_assert(sizeof {a} == sizeof {b}, "stacks of one type");',
+                    f"__builtin_memcpy(&{a}, &{b}, sizeof {a});",
                 ]
         raise UnsupportedConstructError("assignment of a computed header stack")
 
@@ -173,7 +179,8 @@ class Primitives:
             case (ir.Named(_, to), ir.Named(_, source)):
                 unions = self.layout.program.unions
                 pairs = zip(unions[to].headers, unions[source].headers, strict=True)
-                return [f"{self.layout.header(a)} = {self.layout.header(b)};" for a, b in pairs]
+                moves = ((self.layout.header(a), self.layout.header(b)) for a, b in pairs)
+                return [f"if ({b}.valid) {a} = {b}; else {a}.valid = 0;" for a, b in moves]
         raise UnsupportedConstructError("assignment of a computed header union")
 
     def _header_size(self, code: str, kind: ir.HeaderType) -> str:

@@ -277,9 +277,9 @@ static inline sn_u128 sn_wide_shr(const uint8_t *p, uint32_t n, uint32_t shift) 
     sn_u128 v = 0;
     uint32_t skip = shift / 8, rest = shift % 8;
     for (uint32_t i = 0; i < 17 && skip + i < n; i++) {
+        if (i == 16 && !rest) break;
         sn_u128 b = p[n - 1 - skip - i];
         v |= i ? b << (8 * i - rest) : b >> rest;
-        if (i == 16 && !rest) break;
     }
     return v;
 }

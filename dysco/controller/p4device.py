@@ -138,6 +138,11 @@ class P4Device:
             self._lost(f"no answer within {CONNECT_TIMEOUT:g} s")
         except DeviceError as error:
             self._lost(str(error))
+        except Exception as error:
+            # A fault of ours with one device: the others go on, and this one is tried again.
+            self.counters["device_error"] += 1
+            log.exception("device %s failed; please report this", self.config.name)
+            self._lost(f"{type(error).__name__}: {error}")
 
     def _lost(self, why: str) -> None:
         if self._last_problem != why:
@@ -216,7 +221,7 @@ class P4Device:
                 self._last_problem = ""
                 log.info("device %s: ready", self.config.name)
                 while self._early:
-                    self._handler.packet_in(self._early.popleft())
+                    self._packet_in(self._early.popleft())
             while self._primary.is_set():
                 await self._changed.wait()
             self.writer.stop(f"another controller took over device {self.config.name}")
@@ -245,7 +250,7 @@ class P4Device:
         kind = message.WhichOneof("update")
         if kind == "packet":
             if self.state is State.READY:
-                self._handler.packet_in(message.packet)
+                self._packet_in(message.packet)
             elif self.state is State.RECONCILING and len(self._early) < MAX_EARLY:
                 self._early.append(message.packet)
             else:
@@ -257,6 +262,14 @@ class P4Device:
         elif kind == "error":
             self.counters["stream_error"] += 1
             log.warning("device %s refused a packet-out: %s", self.config.name, message.error)
+
+    def _packet_in(self, packet: p4r.PacketIn) -> None:
+        try:
+            self._handler.packet_in(packet)
+        except Exception:
+            # The bulkhead: whatever one packet does, all other sessions go on.
+            self.counters["packet_in_failed"] += 1
+            log.exception("device %s: a packet-in failed; please report this", self.config.name)
 
     async def _arbitrated(self, client: P4Client, update: p4r.MasterArbitrationUpdate) -> None:
         if update.status.code == rpc_code.OK:

@@ -74,6 +74,42 @@ def test_a_million_updates_at_once() -> None:
         other.close()
 
 
+_WRITER = """
+import itertools, sys
+sys.path.insert(0, sys.argv[2])
+from p4rt import INSERT, Client, mac
+client = Client(sys.argv[1])
+client.primary(9)
+names = client.names
+for number in itertools.count(start=0, step=20):
+    client.write(
+        *(
+            (INSERT, names.entry("exact_table", {"hdr.ethernet.dst": mac(number + i)},
+                                 names.action("forward", b"1")))
+            for i in range(20)
+        ),
+        election_id=9,
+    )
+    print(number, flush=True)
+"""
+
+
+def test_a_client_killed_while_it_writes(target: Target) -> None:
+    """Each batch that it was told is done is there, whole, and its successor goes on."""
+    argv = [sys.executable, "-c", _WRITER, target.server.address, str(Path(__file__).parent)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = [int(process.stdout.readline()) for _ in range(10)]
+        process.kill()
+        told += [int(line) for line in process.stdout]
+    client = target.client()
+    client.primary(10)
+    found = {e.match[0].exact.value for e in client.entries("exact_table")}
+    assert {mac(number + i) for number in told for i in range(20)} <= found
+    assert len(found) % 20 == 0
+    client.write((MODIFY, entry(client.names, 0, 2)), election_id=10)
+
+
 def test_one_batch_of_too_many_bytes_is_refused(client: Client) -> None:
     raw = client.channel.unary_unary("/p4.v1.P4Runtime/Write")
     with pytest.raises(grpc.RpcError) as error:

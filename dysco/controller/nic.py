@@ -249,7 +249,10 @@ class Nic:
         agents = {h.host_id: self._new_agent(h.host()) for h in self.config.hosts}
         mappings: dict[int, list[SessionMapping]] = {number: [] for number in agents}
         strangers: list[p4r.TableEntry] = []
-        async for entry in self.device.read_table(*self.codec.table_ids):
+        overdue: list[p4r.TableEntry] = []
+        async for entry in self.device.read_table(*self.codec.table_ids, with_idle=True):
+            if 0 < entry.idle_timeout_ns <= entry.time_since_last_hit.elapsed_ns:
+                overdue.append(entry)
             mapping = self.codec.mapping(entry)
             if mapping is None or mapping.key.host not in agents:
                 strangers.append(entry)
@@ -272,6 +275,8 @@ class Nic:
             if found or records:
                 held = legs.get(number, ())
                 self.runner.deliver(number, Recovered(tuple(found), held, records))
+        # The device tells of silence once, and may have told nobody.
+        self.idle(overdue)
         await self.runner.look_for_answers()
 
     def _keep(self, host: int, session: int, record: bytes) -> None:

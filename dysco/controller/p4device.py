@@ -377,9 +377,17 @@ class P4Device:
             for entity in response.entities:
                 yield entity
 
-    async def read_table(self, *table_ids: int) -> AsyncIterator[p4r.TableEntry]:
-        """All entries of tables, the const and default ones left out."""
+    async def read_table(
+        self, *table_ids: int, with_idle: bool = False
+    ) -> AsyncIterator[p4r.TableEntry]:
+        """All entries of tables, the const and default ones left out.
+
+        `with_idle`: also for how long no packet hit each; for tables with idle time-outs.
+        """
         wanted = [p4r.Entity(table_entry=p4r.TableEntry(table_id=number)) for number in table_ids]
+        if with_idle:
+            for asked in wanted:
+                asked.table_entry.time_since_last_hit.SetInParent()
         async for entity in self.read(*wanted):
             entry = entity.table_entry
             if not entry.is_default_action and not entry.is_const:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dysco.controller.client import Client
 from dysco.topo.devices import Device, can_connect, tool_path
 from dysco.topo.process import Process, ProcessError
 from dysco.topo.spec import NETWORK_PORT, HostSpec, TopologySpec
@@ -15,6 +17,7 @@ from dysco.topo.topology import Topology
 from dysco.topo.waiting import DeadlineError, wait_until
 
 _FIRST_API_PORT = 8700
+_MAX_LISTED = 1000
 _READY_SECONDS = 60.0
 """The first start on a machine compiles the P4 program for softnic."""
 
@@ -105,22 +108,33 @@ class Controller:
         """Load a policy with `dysco-ctl` and more `options`; what that answered."""
         return self.ctl("policy", "add", "--match", match, "--chain", ",".join(chain), *options)
 
+    @contextmanager
+    def api(self) -> Iterator[Client]:
+        """Ask its API without starting a program: for who asks often."""
+        with self._topology.devices.entered():
+            yield Client(self._api)
+
     def sessions(self) -> list[dict[str, Any]]:
-        """The sessions that it lists."""
-        listed = self.ctl("session", "list")
-        return list(listed["sessions"] if isinstance(listed, dict) else listed)
+        """The sessions that it lists, the youngest first."""
+        with self.api() as client:
+            return list(client.get("v1", "sessions", limit=_MAX_LISTED)["sessions"])
+
+    def entries(self) -> dict[str, int]:
+        """Session entries in each of its devices."""
+        with self.api() as client:
+            return {d["name"]: int(d["entries"]) for d in client.get("v1", "devices")}
 
     def wait_no_sessions(self, seconds: float) -> bool:
         """True once no session is listed; False if some still are after `seconds`."""
         try:
-            wait_until(lambda: not self.sessions(), "sessions to be gone", seconds, every=0.5)
+            wait_until(lambda: not self.sessions(), "sessions to be gone", seconds, every=0.1)
         except DeadlineError:
             return False
         return True
 
     def _devices_ready(self) -> bool:
-        listed = self.ctl("device", "list")
-        devices = listed["devices"] if isinstance(listed, dict) else listed
+        with self.api() as client:
+            devices = client.get("v1", "devices")
         return len(devices) == len(self._devices) and all(d["ready"] for d in devices)
 
 

@@ -321,6 +321,6 @@ def grown(before: Mapping[str, Counters], after: Mapping[str, Counters]) -> dict
 
 def ended(is_empty: bool, entries: Mapping[str, int]) -> Claim:
     """Sessions that ended leave nothing in the devices."""
-    problems = [] if is_empty else ["dysco-ctl still lists sessions"]
+    problems = [] if is_empty else ["dyscod still lists sessions"]
     problems += [f"{device} still holds {n} session entries" for device, n in entries.items() if n]
-    return _claim("ended sessions leave nothing in the devices", "dysco-ctl", problems)
+    return _claim("ended sessions leave nothing in the devices", "API of dyscod", problems)

@@ -406,6 +406,10 @@ class P4Client:
         self._requests.put(None)
         self._channel.close()
 
+    def told(self) -> p4r.StreamMessageResponse:
+        """The next message that the device sends by itself."""
+        return next(self._answers)
+
     def write(self, kind: p4r.Update.Type.ValueType, *entries: p4r.TableEntry) -> None:
         updates = [p4r.Update(type=kind, entity=p4r.Entity(table_entry=e)) for e in entries]
         self._stub.Write(

@@ -193,6 +193,23 @@ def test_idle_sessions_are_released(bench: Lab) -> None:
     assert "Traceback" not in daemon.text()
 
 
+def test_silence_that_another_controller_was_told_of(bench: Lab) -> None:
+    """A device tells of an idle entry once; the next daemon sees by itself what is overdue."""
+    bench.config(idle_timeout=0.6)
+    first = bench.dyscod()
+    bench.ctl("policy", "add", "--match", "dst port 80", "--chain", "scrub")
+    establish(bench, 45050)
+    first.kill()
+    with P4Client(bench) as other:
+        told = 0
+        while told < 2:  # both entries of the session
+            told += len(other.told().idle_timeout_notification.table_entry)
+    bench.dyscod()
+    bench.gone(45050)
+    assert bench.counter("hosts", "client", "session_idle") == 1
+    assert bench.client.get("v1", "devices", "nic1")["entries"] == 0
+
+
 def test_an_answer_while_no_daemon_was_there(bench: Lab) -> None:
     """Nobody saw the SYN-ACK, but its entries did: the session is not taken for a dead one."""
     first = bench.dyscod()

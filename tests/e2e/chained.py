@@ -107,7 +107,8 @@ class Network:
     def counted(self, host: str, counter: str) -> int:
         """What a host's agent counted."""
         for controller in self.controllers:
-            found = controller.ctl("counters")["hosts"]
+            with controller.api() as client:
+                found = client.get("v1", "counters")["hosts"]
             if host in found:
                 return int(found[host].get(counter, 0))
         raise KeyError(host)
@@ -124,9 +125,9 @@ class Network:
     def entries(self) -> dict[str, int]:
         """Session entries, by device."""
         return {
-            device["name"]: int(device["entries"])
+            device: entries
             for controller in self.controllers
-            for device in controller.ctl("device", "list")
+            for device, entries in controller.entries().items()
         }
 
     def sessions(self) -> list[dict[str, Any]]:

@@ -150,7 +150,8 @@ def is_same(frame: Frame, syn: Segment, tap: str) -> bool:
 
 
 def header_counts(network: Network) -> dict[str, int]:
-    found = network.controller.ctl("counters")["hosts"]["firewall"]
+    with network.controller.api() as client:
+        found = client.get("v1", "counters")["hosts"]["firewall"]
     return {name: count for name, count in found.items() if name.startswith("header_")}
 
 

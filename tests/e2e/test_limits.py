@@ -139,13 +139,17 @@ def test_silence_ends_a_session(narrow: Network, version: int) -> None:
     talk.close()
 
 
-def test_silence_ends_a_session_that_closed_unseen(narrow: Network) -> None:
+@pytest.mark.parametrize("is_over", [False, True])
+def test_silence_ends_a_session_that_closed_unseen(narrow: Network, is_over: bool) -> None:
     """Its FINs passed while `dyscod` was dead."""
     narrow.wait_empty()
     talk = _retried(narrow, 4)
     talk.exchange()
     narrow.controller.process.kill()
     talk.finish()
+    started = time.monotonic()
+    if is_over:  # the devices tell of it meanwhile, to nobody
+        wait_until(lambda: time.monotonic() - started > IDLE_SECONDS + 1, "silence to be over")
     narrow.controller.start()
     narrow.wait_empty(IDLE_SECONDS + 5)
 
@@ -166,7 +170,8 @@ def test_a_session_that_talks_stays(narrow: Network) -> None:
 
 
 def _age(network: Network, session: str) -> float:
-    return time.time() - float(network.controller.ctl("session", "show", session)["created"])
+    with network.controller.api() as client:
+        return time.time() - float(client.get("v1", "sessions", session)["created"])
 
 
 def test_a_device_is_full(small: Network) -> None:

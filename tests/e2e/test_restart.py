@@ -72,7 +72,8 @@ def hops(network: Network, session: str) -> list[str]:
     """The hosts of a session, from what all `dyscod` know of it."""
     found = []
     for controller in network.controllers:
-        shown = controller.ctl("session", "show", session)
+        with controller.api() as client:
+            shown = client.get("v1", "sessions", session)
         found += [(hop["position"], hop["host"]) for hop in shown["hops"]]
     return [host for _, host in sorted(found)]
 

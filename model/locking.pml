@@ -33,6 +33,9 @@
 #ifndef REPEATS
 #define REPEATS 1
 #endif
+#ifndef ENDS
+#define ENDS 0                  /* the session may end */
+#endif
 #define TRIES (LOSSES + 2)
 
 /* The reconfigurations: from the agent at the left anchor to the one at the right. */
@@ -94,6 +97,8 @@ byte left[R] = L_NONE;  /* state of each left anchor */
 byte right[R] = R_NONE;
 byte tries[R];
 byte why_failed[R];     /* 1: it gave up by itself */
+bool over_session;
+bool told[R];                   /* the left anchor knows that the session is over */
 byte losses = LOSSES;
 byte repeats = REPEATS;
 
@@ -265,7 +270,8 @@ inline take_request(r, a) {
     fi;
     if
     :: RIGHT(r) == a -> request_at_right(r, a, from)
-    :: RIGHT(r) != a && way_right[(r) * N + (a)] == NOBODY -> send(NACK_LOCK, r, from)
+    :: RIGHT(r) != a && (way_right[(r) * N + (a)] == NOBODY || RIGHT_BUSY(r, a)) ->
+        send(NACK_LOCK, r, from)
     :: else -> ask(r, a)
     fi;
     from = NOBODY
@@ -372,6 +378,7 @@ inline take_release(r, a) {
 inline take_answer(r, a, kind, awaited, event, becomes) {
     if
     :: LEFT(r) != a -> send_left(kind, r, a)
+    :: LEFT(r) == a && kind == ACK_RELEASE && left[r] == L_CANCELLING -> over(r, event, L_FAILED)
     :: LEFT(r) == a && left[r] == awaited -> over(r, event, becomes)
     :: else
     fi
@@ -397,7 +404,7 @@ inline check() {
     :: q < R ->
         /* Who changes a session's path holds every lock of its segment, and nobody else does. */
         if
-        :: left[q] == L_CONNECTING ->
+        :: left[q] == L_CONNECTING && !over_session ->
             assert(lock[LEFT(q)] == U_LOCKED && holder[LEFT(q)] == q);
             at = next_right[LEFT(q)];
             do
@@ -425,12 +432,13 @@ inline check_end() {
     q = 0;
     do
     :: q < R ->
-        assert(left[q] == L_FINISHED || left[q] == L_FAILED);
+        assert(left[q] == L_FINISHED || left[q] == L_FAILED || (over_session && left[q] == L_NONE));
         /* Both anchors agree. */
-        assert(left[q] != L_FINISHED || right[q] == R_FINISHED);
-        assert(left[q] != L_FAILED || right[q] == R_NONE || right[q] == R_CANCELLED);
+        assert(over_session || left[q] != L_FINISHED || right[q] == R_FINISHED);
+        assert(over_session || left[q] != L_FAILED || right[q] == R_NONE || right[q] == R_CANCELLED);
+        assert(!ACTIVE(q));
         if
-        :: left[q] == L_FINISHED || why_failed[q] -> won = 1
+        :: left[q] == L_FINISHED || why_failed[q] || over_session -> won = 1
         :: else
         fi;
         q++
@@ -474,13 +482,14 @@ end:
 }
 
 #define REPEATED(r) \
-    (left[r] == L_LOCKING -> REQUEST : (left[r] == L_CANCELLING -> CANCEL : RELEASE))
+    (left[r] == L_LOCKING -> REQUEST : (left[r] == L_CANCELLING && !told[r] -> CANCEL : RELEASE))
 
 /* A left anchor's own decisions: the operator's word, its timers, and what paths.pml does. */
 proctype Anchor(byte r) {
     /* One reconfiguration of an anchor at a time, and only if its lock is free (Member.request). */
     if
-    :: d_step { lock[LEFT(r)] == U_UNLOCKED ->
+    :: over_session -> goto end
+    :: d_step { lock[LEFT(r)] == U_UNLOCKED && !over_session ->
         MARK(ROLE_LEFT, L_NONE, E_START, L_LOCKING);
         left[r] = L_LOCKING;
         remember(r, LEFT(r), NOBODY);
@@ -503,6 +512,23 @@ end:
         why_failed[r] = 1;
         go_cancelling(r, E_CANCEL);
         check() }
+    /* The session ended, and both anchors hear of it, at different times. */
+    :: d_step { over_session && !told[r] &&
+                (left[r] == L_LOCKING || left[r] == L_CONNECTING || left[r] == L_CANCELLING) ->
+        if
+        :: left[r] != L_CANCELLING -> MARK(ROLE_LEFT, left[r], E_SESSION_OVER, L_CANCELLING)
+        :: else
+        fi;
+        left[r] = L_CANCELLING;
+        told[r] = true;
+        why_failed[r] = 1;
+        tries[r] = 0;
+        send_right(RELEASE, r, LEFT(r));
+        check() }
+    :: d_step { over_session && ACTIVE(r) ->
+        MARK(ROLE_RIGHT, right[r], E_SESSION_OVER, R_CANCELLED);
+        right[r] = R_CANCELLED;
+        check() }
     /* The new path has taken over: both sides are drained, which only the right anchor can tell. */
     :: d_step { left[r] == L_CONNECTING && right[r] == R_LOCKED -> right[r] = R_DRAINED; check() }
     :: d_step { left[r] == L_CONNECTING && right[r] == R_DRAINED ->
@@ -511,7 +537,8 @@ end:
         next_right[LEFT(r)] = RIGHT(r);
         send_right(RELEASE, r, LEFT(r));
         check() }
-    :: left[r] == L_FINISHED || left[r] == L_FAILED -> break
+    :: d_step { ENDS && !over_session && left[r] != L_NONE -> over_session = true }
+    :: (left[r] == L_FINISHED || left[r] == L_FAILED) && !ACTIVE(r) -> break
     od
 }
 

@@ -116,6 +116,7 @@ byte deaths = DEATHS;
 byte crashes = CRASHES;
 byte leases = LEASES;
 bool reset;
+bool ended;                     /* the left anchor knows that the session was reset */
 bool stranded;                  /* a new box died when there was no way back */
 
 /* Scratch, always 0 between steps. */
@@ -366,11 +367,14 @@ inline latch(x, t) {
     :: d_step { left == L_RELEASING && todo[0] -> settle(0, turn) } \
     :: d_step { left == L_CANCELLING && todo[0] -> withdraw(0) } \
     :: d_step { left == L_RELEASING && !todo[0] && !HAS(turn, RELEASE) -> PUT(turn, RELEASE) } \
-    :: d_step { left == L_CANCELLING && !todo[0] && !HAS(turn, CANCEL) -> PUT(turn, CANCEL) } \
+    :: d_step { left == L_CANCELLING && !todo[0] && !ended && !HAS(turn, CANCEL) -> PUT(turn, CANCEL) } \
+    :: d_step { left == L_CANCELLING && !todo[0] && ended && !HAS(turn, RELEASE) -> PUT(turn, RELEASE) } \
     :: d_step { left == L_RELEASING && HAS(turn, ACK_RELEASE) -> GO_LEFT(E_ACK_RELEASE, L_FINISHED) } \
     :: d_step { left == L_CANCELLING && HAS(turn, ACK_CANCEL) -> GO_LEFT(E_ACK_CANCEL, L_FAILED) } \
+    :: d_step { left == L_CANCELLING && HAS(turn, ACK_RELEASE) -> GO_LEFT(E_ACK_RELEASE, L_FAILED) } \
     :: d_step { reset && !L_OVER && left != L_CANCELLING && left != L_RELEASING -> \
-        GO_LEFT(E_SESSION_OVER, L_CANCELLING); todo[0] = false }
+        GO_LEFT(E_SESSION_OVER, L_CANCELLING); todo[0] = false; ended = true } \
+    :: d_step { reset && left == L_CANCELLING && !ended -> todo[0] = false; ended = true }
 
 /* The agents on the old path are told of its end, and what they remove resets its connections. */
 #define OLD_PATH \
@@ -441,8 +445,8 @@ inline latch(x, t) {
     :: d_step { HAS(t, RELEASE) && (closed & BIT(former)) && rturn == t && \
                 (right == R_DRAINED || right == R_DRAINING) -> \
         GO_RIGHT(E_RELEASE, R_FINISHED); todo[1] = true } \
-    :: d_step { HAS(t, RELEASE) && (closed & BIT(former)) && rturn == t && R_OVER && !todo[1] && \
-                !HAS(t, ACK_RELEASE) -> PUT(t, ACK_RELEASE) } \
+    :: d_step { HAS(t, RELEASE) && (closed & BIT(former)) && rturn == t && !todo[1] && \
+                (R_OVER || reset) && !HAS(t, ACK_RELEASE) -> PUT(t, ACK_RELEASE) } \
     :: d_step { rturn == t && right == R_FINISHED && todo[1] -> settle(1, t) } \
     :: d_step { rturn == t && right == R_CANCELLED && todo[1] -> withdraw(1) }
 #ifdef BUG_SILENT

@@ -102,6 +102,7 @@ MODEL = (
         ("pending", E.CANCEL_LOCK, "unlocked"),
         ("locked", E.CANCEL_LOCK, "unlocked"),
         ("locked", E.RELEASE, "gone"),
+        ("pending", E.RELEASE, "gone"),
         ("pending", E.OVER, "unlocked"),
         ("locked", E.OVER, "unlocked"),
     )
@@ -121,6 +122,7 @@ MODEL = (
         ("draining", E.DRAINED, "releasing"),
         ("releasing", E.ACK_RELEASE, "finished"),
         ("cancelling", E.ACK_CANCEL, "failed"),
+        ("cancelling", E.ACK_RELEASE, "failed"),
         ("locking", E.SESSION_OVER, "cancelling"),
         ("connecting", E.SESSION_OVER, "cancelling"),
         ("switching", E.SESSION_OVER, "cancelling"),

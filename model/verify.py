@@ -101,8 +101,9 @@ CONFIGURATIONS: tuple[Run, ...] = (
         (0, 2),
         (0, 2),
         LOSSES=2,
-        quick=1,
     ),
+    _lock("the session ends", "RST while locks are held", 4, (0, 3), ENDS=1, quick=1),
+    _lock("the session ends, two", "the same", 4, (0, 2), (1, 3), ENDS=1),
     _path(
         "transparent",
         "insert, delete, replace of any number of boxes that pass bytes on; mobility",
@@ -324,6 +325,8 @@ def main() -> int:
             result = future.result()
             results[result.run.name] = result
             status.update(f"{len(results)} of {len(runs)}; last: {result.run.name}")
+            if not console.is_terminal:
+                print(f"{result.run.name}: {result.states:,} states", flush=True)
             if not result.is_good:
                 console.print(f"[red]{result.run.name}[/]: {result.broken or result.problem}")
                 console.print("\n".join(result.trail[-60:]), markup=False)

@@ -263,7 +263,7 @@ class Device:
             assert port == PEER_PORT
             assert data[:6] == NEXT_MAC
             return _announcement(data, self.version)
-        found, others = segment_of(data, self.ends_of(port, data))
+        found, others = segment_of(data, self.ends_of(port))
         if port == PORT:
             assert data[:6] == MAC
             return Sent(To.HOST, found, others)
@@ -271,7 +271,7 @@ class Device:
         way = To.OLD if port == OUT_PORTS[self.entry.path] else To.NEW
         return Sent(way, found, others)
 
-    def ends_of(self, port: int, data: bytes) -> FiveTuple:
+    def ends_of(self, port: int) -> FiveTuple:
         """The five-tuple that a frame must have that left there."""
         if port == PORT:
             return session(self.version).reversed

@@ -34,12 +34,14 @@ control InHostSpace(in headers_t hdr, inout metadata_t meta) {
 
 // A sender whose window shrank, as it does where a proxy had offered more than the other host, says what it
 // has to say from the window's end (Linux: tcp_acceptable_seq), which may be behind what our host has: it
-// would take no ACK from there. A keep-alive, one behind, stays one.
-control ToldAgain(inout metadata_t meta) {
+// would take no ACK from there. A keep-alive, one behind, stays one. And by the new path all is said from
+// the cutoff on, which may be beyond our host's window as long as old data is still to come.
+control ToldAgain(inout metadata_t meta, in bool by_new) {
     apply {
         bit<32> acknowledged;
         rcv_ack.read(acknowledged, meta.slot);
-        if (is_before(meta.edit.seq + 1, acknowledged)) {
+        if (is_before(meta.edit.seq + 1, acknowledged)
+            || (by_new && is_before(acknowledged, meta.reg.cutoff_in))) {
             meta.edit.seq = acknowledged;
         }
     }
@@ -49,7 +51,7 @@ control ArriveByOne(in headers_t hdr, inout metadata_t meta, in bool content) {
     apply {
         InHostSpace.apply(hdr, meta);
         if (meta.leg.has_floor == 1 && !content && hdr.tcp.rst == 0 && hdr.tcp.syn == 0) {
-            ToldAgain.apply(meta);
+            ToldAgain.apply(meta, false);
         }
         meta.kind = Kind.HOST;
         TrackReceived.apply(hdr, meta);
@@ -185,7 +187,7 @@ control ArriveByNew(in headers_t hdr, inout metadata_t meta, in bool content) {
                 TsShift.apply(meta, shift);
                 meta.edit.seq = meta.edit.seq + meta.reg.cutoff_in - meta.leg.start_in;
                 if (!content) {
-                    ToldAgain.apply(meta);
+                    ToldAgain.apply(meta, true);
                 }
                 meta.edit.ts_value = latest(meta.edit.ts_value + shift, given);
                 last_way.write(meta.slot, 1);

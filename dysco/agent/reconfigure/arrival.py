@@ -90,15 +90,19 @@ def _in_host_space(entry: Entry, registers: Registers, segment: Segment, window:
     )
 
 
-def _told_again(registers: Registers, segment: Segment, seq: int) -> int:
+def _told_again(registers: Registers, segment: Segment, seq: int, *, by_new: bool = False) -> int:
     """Where an empty segment lies for the host; `seq`: in the host's space.
 
     A sender whose window shrank, as it does where a proxy had offered more than the other host,
     says what it has to say from the window's end (Linux: tcp_acceptable_seq), which may be behind
-    what our host has: it would take no ACK from there. A keep-alive, one behind, stays one.
+    what our host has: it would take no ACK from there. A keep-alive, one behind, stays one. And by
+    the new path all is said from the cutoff on, which may be beyond our host's window as long as
+    old data is still to come.
     """
-    empty = not segment.has_content and not segment.flags & (RST | SYN)
-    return registers.rcv_ack if empty and diff(seq, registers.rcv_ack) < -1 else seq
+    if segment.has_content or segment.flags & (RST | SYN):
+        return seq
+    waits = by_new and diff(registers.rcv_ack, registers.cutoff_in) < 0
+    return registers.rcv_ack if waits or diff(seq, registers.rcv_ack) < -1 else seq
 
 
 def _window(entry: Entry, registers: Registers, ack: int) -> int:
@@ -189,7 +193,7 @@ def _by_new(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -
     tsval = segment.tsval
     if tsval is not None:
         tsval = latest(add(tsval, ts_shift(registers, new)), registers.ts_given)
-    seq = _told_again(registers, segment, seq)
+    seq = _told_again(registers, segment, seq, by_new=True)
     given = Segment(
         seq, ack, flags, _window(entry, registers, ack), segment.data, blocks, tsval, segment.tsecr
     )

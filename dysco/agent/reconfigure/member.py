@@ -284,6 +284,10 @@ class Member:
             if route.right is None:
                 why = NackLock(message.id, "the right anchor is not on the chain")
                 return self._route([Tell(Toward.LEFT, why)], message)
+            if self.right is not None and not self.right.is_over:
+                # Its new path has no lock yet, and what it adds is not settled.
+                why = NackLock(message.id, f"locked by {self.right.id}")
+                return self._route([Tell(Toward.LEFT, why)], message)
             return self._route(self.lock.request(message), message)
         if route.right is None:
             return self._route([answer_to(message)], message)

@@ -17,6 +17,8 @@ class Count(StrEnum):
     ESTABLISHED = "session_established"
     RETRANSMITTED = "syn_retransmitted"
     """A SYN that was known already, handled as the first one."""
+    TOO_SOON = "syn_too_soon"
+    """A SYN again, sooner than TCP repeats one: both had waited in a queue, and one is enough."""
     BRIDGED = "syn_bridged"
     """A SYN of a middlebox with neither record nor policy: let through."""
     BYPASSED = "syn_bypassed"

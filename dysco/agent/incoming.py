@@ -57,6 +57,9 @@ class Incoming:
             return [core.tell(Level.WARNING, error.count, text), *self.refuse(arrived)]
         if known is not None and self._same(known, header, arrived):
             session = known
+            if self._is_too_soon(session.left, segment, now):
+                core.counters[Count.TOO_SOON] += 1
+                return []
             core.counters[Count.RETRANSMITTED] += 1
         else:
             if known is not None:
@@ -64,17 +67,31 @@ class Incoming:
             session, more = self._accept(header, arrived, now)
             actions += more
         session.nonce = header.nonce
+        return actions + self._hand_over(session, arrived, segment, now)
+
+    def _hand_over(
+        self, session: Session, arrived: Segment, segment: Segment, now: float
+    ) -> list[Action]:
+        """The SYN to the host, once its mappings are there."""
+        core = self._core
         left = session.left
-        if left is not None:
-            if left.isn != segment.seq:
-                left.start(segment.seq, negotiated(segment.options))
-            if session.state in SETTING_UP and session.right is None:
-                session.syn = arrived
-            delivered, told = self._deliver(session, arrived, segment)
-            actions += told
-            setting_up = session.state in SETTING_UP
-            actions.append(core.install(left, delivered) if setting_up else delivered)
-        return actions
+        if left is None:
+            return []
+        if left.isn != segment.seq:
+            left.start(segment.seq, negotiated(segment.options))
+        left.syn_at = now
+        if session.state in SETTING_UP and session.right is None:
+            session.syn = arrived
+        delivered, told = self._deliver(session, arrived, segment)
+        setting_up = session.state in SETTING_UP
+        return [*told, core.install(left, delivered) if setting_up else delivered]
+
+    def _is_too_soon(self, left: Leg | None, segment: Segment, now: float) -> bool:
+        return (
+            left is not None
+            and left.isn == segment.seq
+            and now - left.syn_at < self._core.settings.syn_spacing
+        )
 
     def _open(self, segment: Segment) -> tuple[Header, int]:
         """The header of a SYN, once it is known to be genuine, ours and fresh.

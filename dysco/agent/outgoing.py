@@ -108,6 +108,9 @@ class Outgoing:
         core = self._core
         right = session.right
         again = right is not None and right.emitted == segment.tuple and right.isn == segment.seq
+        if again and right is not None and now - right.syn_at < core.settings.syn_spacing:
+            core.counters[Count.TOO_SOON] += 1
+            return []
         core.counters[Count.RETRANSMITTED if again else Count.SENT_ON] += 1
         try:
             actions = self._extend(session, segment, port, now)
@@ -152,6 +155,7 @@ class Outgoing:
             installed = False
         elif right.isn != segment.seq:
             right.start(segment.seq, negotiated(segment.options))
+        right.syn_at = now
         frame, told = self._with_header(session, right, segment, rest)
         actions += told
         send = Send(frame, Submit.ROUTE)

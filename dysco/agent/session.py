@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from dysco.agent.model import Address, FiveTuple, Mapping, MappingKey, OnFailure, Side
 from dysco.agent.options import Negotiated
@@ -103,6 +104,8 @@ class Leg:
     """Which of the data plane's two places for a subsession `sent` has."""
     spare: FiveTuple | None = None
     """The subsession in the other place: the new path, or the old one that lingers."""
+    syn_at: float = -inf
+    """When its SYN was handled last."""
     seen: bool = False
     """Packets pass both ways, though no SYN-ACK was seen."""
     fin_sent: bool = False

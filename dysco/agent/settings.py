@@ -22,6 +22,9 @@ class Settings:
     """How long a host may keep a SYN before it answers it or sends it on."""
     setup_timeout: float = 20.0
     """How long a SYN that was sent on may stay without its SYN-ACK: five tries of Linux."""
+    syn_spacing: float = 0.5
+    """SYNs of one session closer together than this are one: no TCP repeats them so soon (RFC 6298:
+    after a second), so they have waited in a queue. Handling each would keep the queue long."""
     closing_linger: float = 10.0
     """How long a session stays after its FINs: five retransmissions of the last ACK or FIN."""
     reset_linger: float = 2.0
@@ -58,6 +61,12 @@ class Settings:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("port_quarantine", "closing_linger", "reset_linger", "bypass_time"):
+        for name in (
+            "port_quarantine",
+            "syn_spacing",
+            "closing_linger",
+            "reset_linger",
+            "bypass_time",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")

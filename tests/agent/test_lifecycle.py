@@ -490,3 +490,24 @@ def test_an_answer_that_only_the_counters_saw() -> None:
     setup.client.finish(node, setup.client.connections[ends])
     setup.world.run(60)
     setup.assert_nothing_left()
+
+
+def test_syns_that_waited_in_a_queue_together_are_one() -> None:
+    """Else a queue that is longer than a second never gets short again."""
+    setup = Setup(chain=("fw",), close=False)
+    ends = setup.connect()
+    for _ in range(5):
+        setup.client_node.from_host(make_segment(ends, SYN, 1000))
+    setup.world.run(0.4)
+    assert setup.client.outcomes == {"established": 1}
+    assert len(dysco_syns(setup)) == 2, "one for each hop"
+    assert setup.client_node.agent is not None
+    assert setup.client_node.agent.counters["syn_too_soon"] == 5
+    # What TCP repeats goes on, and so does another connection's SYN at once.
+    setup.world.run(1.1)
+    setup.client_node.from_host(make_segment(ends, SYN, 1000))
+    setup.world.run(1.2)
+    assert len(dysco_syns(setup)) == 4
+    setup.client_node.from_host(make_segment(ends, SYN, 77))
+    setup.world.run(1.3)
+    assert setup.server.accepted[ends] == 77

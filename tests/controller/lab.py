@@ -49,6 +49,7 @@ SETTINGS = {
     "closing_linger": 0.2,
     "reset_linger": 0.1,
     "port_quarantine": 1.0,
+    "syn_spacing": 0.0,
     "pending_timeout": 1.0,
     "setup_timeout": 2.0,
 }

@@ -4,7 +4,7 @@
       |-- arbitration.py, roles.py      who is primary, and of what
       |-- stream.py, packetio.py        StreamChannel: packet-in, packet-out
       |-- pipeline.py, schema.py        P4Info and program, checked against each other
-      |-- writer.py, reader.py          entities, with tables.py, pre.py, p4data.py
+      |-- writer.py, reader.py          entities, with tables.py, pre.py, profiles.py, meters.py
       |-- notifier.py, digests.py       events of the data plane to the primary
       `-- codec.py, errors.py           byte strings and statuses
     server.py     address, TLS, threads

@@ -1,7 +1,7 @@
 """A pipeline: what a client set, compiled and bound to its P4Info, with the server's own state.
 
-The data plane keeps entries; only the server knows the replication entries as they were written,
-and the metadata of default actions.
+The data plane keeps entries; the server keeps what is read back as it was written: replication
+entries, members and groups of action profiles, value sets, and metadata of default actions.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class State:
     default_metadata: dict[str, Metadata] = field(default_factory=dict)
     clone_sessions: dict[int, p4r.CloneSessionEntry] = field(default_factory=dict)
     multicast_groups: dict[int, p4r.MulticastGroupEntry] = field(default_factory=dict)
+    members: dict[tuple[int, int], p4r.ActionProfileMember] = field(default_factory=dict)
+    """By ids of profile and member."""
+    groups: dict[tuple[int, int], p4r.ActionProfileGroup] = field(default_factory=dict)
+    """By ids of profile and group."""
+    value_sets: dict[int, p4r.ValueSetEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

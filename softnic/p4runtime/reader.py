@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 from finsy.proto import p4r
 
-from softnic.dataplane import CounterValue, DataPlane, Entry
-from softnic.p4runtime import pre
+from softnic.dataplane import CounterValue, DataPlane, Entry, Match, MeterConfig
+from softnic.p4runtime import meters, pre, profiles
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
 from softnic.p4runtime.pipeline import NO_METADATA, Pipeline
 from softnic.p4runtime.roles import RoleConfig
-from softnic.p4runtime.schema import Cells
+from softnic.p4runtime.schema import Cells, ProfileSchema
 from softnic.p4runtime.tables import TableCodec
 from softnic.p4runtime.writer import UNOFFERED, cell_indices
 
@@ -56,6 +56,7 @@ class Reader:
     def _tables(self, wanted: p4r.TableEntry) -> Iterable[p4r.Entity]:
         with_counter = wanted.HasField("counter_data")
         with_idle = wanted.HasField("time_since_last_hit")
+        with_meter = wanted.HasField("meter_config")
         codecs = self._select_codecs(wanted.table_id)
         if wanted.table_id:
             schema = codecs[0].schema if codecs else None
@@ -69,10 +70,27 @@ class Reader:
             for codec in codecs
         ]
         return (
-            p4r.Entity(table_entry=_entry_message(codec, row, with_counter))
+            p4r.Entity(table_entry=self._entry_message(codec, row, with_counter, with_meter))
             for codec, found in rows
             for row in found
         )
+
+    def _entry_message(
+        self, codec: TableCodec, row: _Row, with_counter: bool, with_meter: bool
+    ) -> p4r.TableEntry:
+        entry, counter, idle = row
+        message = codec.decode(entry)
+        if codec.schema.is_const:
+            message.is_const = True
+        if with_counter and codec.schema.has_counter:
+            message.counter_data.CopyFrom(_counter_data(counter))
+        if with_meter and codec.schema.meter:
+            config = self._dp.direct_meter(codec.schema.name, entry.match)
+            if config is not None:
+                message.meter_config.CopyFrom(meters.decode(config))
+        if idle is not None:
+            message.time_since_last_hit.elapsed_ns = idle
+        return message
 
     def _rows(self, codec: TableCodec, wanted: p4r.TableEntry, with_idle: bool) -> list[_Row]:
         name = codec.schema.name
@@ -149,6 +167,63 @@ class Reader:
             for cells, i, value in values
         )
 
+    def _meters(self, wanted: p4r.MeterEntry) -> Iterable[p4r.Entity]:
+        index = wanted.index if wanted.HasField("index") else None
+        values = [
+            (cells, i, self._dp.meter(cells.name, i))
+            for cells in self._select_cells("meter", self._pipeline.schema.meters, wanted.meter_id)
+            for i in cell_indices(f"meter {cells.name}", cells, index)
+        ]
+        return (
+            p4r.Entity(
+                meter_entry=p4r.MeterEntry(
+                    meter_id=cells.id,
+                    index=p4r.Index(index=i),
+                    config=None if config is None else meters.decode(config),
+                )
+            )
+            for cells, i, config in values
+        )
+
+    def _direct_meters(self, wanted: p4r.DirectMeterEntry) -> Iterable[p4r.Entity]:
+        entry = wanted.table_entry
+        if entry.is_default_action:
+            raise unimplemented("direct meters of default actions are not supported")
+        codecs = [c for c in self._select_codecs(entry.table_id) if c.schema.meter]
+        if entry.table_id and not codecs:
+            name = self._pipeline.codecs[entry.table_id].schema.name
+            raise invalid(f"table {name}: it has no direct meter")
+        found = [
+            (codec, row[0].match, self._dp.direct_meter(codec.schema.name, row[0].match))
+            for codec in codecs
+            for row in self._rows(codec, entry, False)
+        ]
+        if entry.match and not found:
+            raise codecs[0].error("no entry has this match", Code.NOT_FOUND)
+        return (_direct_meter_entity(*one) for one in found)
+
+    def _members(self, wanted: p4r.ActionProfileMember) -> Iterable[p4r.Entity]:
+        chosen = self._select_profiles(wanted.action_profile_id)
+        found = list(profiles.read_members(self._state, chosen, wanted))
+        return (p4r.Entity(action_profile_member=m) for m in found)
+
+    def _groups(self, wanted: p4r.ActionProfileGroup) -> Iterable[p4r.Entity]:
+        chosen = self._select_profiles(wanted.action_profile_id)
+        found = list(profiles.read_groups(self._state, chosen, wanted))
+        return (p4r.Entity(action_profile_group=g) for g in found)
+
+    def _value_sets(self, wanted: p4r.ValueSetEntry) -> Iterable[p4r.Entity]:
+        known = self._pipeline.schema.value_sets
+        if wanted.value_set_id and wanted.value_set_id not in known:
+            raise invalid(f"no value set has id {wanted.value_set_id}")
+        ids = [wanted.value_set_id] if wanted.value_set_id else list(known)
+        found = [
+            self._state.value_sets.get(i, p4r.ValueSetEntry(value_set_id=i))
+            for i in ids
+            if self._role.covers(i)
+        ]
+        return (p4r.Entity(value_set_entry=v) for v in found)
+
     def _registers(self, wanted: p4r.RegisterEntry) -> Iterable[p4r.Entity]:
         index = wanted.index if wanted.HasField("index") else None
         chosen = self._select_cells("register", self._pipeline.schema.registers, wanted.register_id)
@@ -177,6 +252,11 @@ class Reader:
 
     _HANDLERS: ClassVar[Mapping[str, Callable[[Reader, Any], Iterable[p4r.Entity]]]] = {
         "table_entry": _tables,
+        "action_profile_member": _members,
+        "action_profile_group": _groups,
+        "meter_entry": _meters,
+        "direct_meter_entry": _direct_meters,
+        "value_set_entry": _value_sets,
         "direct_counter_entry": _direct_counters,
         "counter_entry": _counters,
         "register_entry": _registers,
@@ -190,6 +270,13 @@ class Reader:
             raise invalid(f"no table has id {table_id}")
         chosen = [codecs[table_id]] if table_id else list(codecs.values())
         return [c for c in chosen if self._role.covers(c.schema.id)]
+
+    def _select_profiles(self, p4_id: int) -> Mapping[int, ProfileSchema]:
+        known = self._pipeline.schema.profiles
+        if p4_id and p4_id not in known:
+            raise invalid(f"no action profile has id {p4_id}")
+        chosen = [p4_id] if p4_id else list(known)
+        return {i: known[i] for i in chosen if self._role.covers(i)}
 
     def _select_cells(self, kind: str, known: Mapping[int, Cells], p4_id: int) -> list[Cells]:
         if p4_id and p4_id not in known:
@@ -231,18 +318,13 @@ def _filter(codec: TableCodec, wanted: p4r.TableEntry) -> Callable[[Entry], bool
     return lambda entry: all(test(entry) for test in tests)
 
 
-def _entry_message(codec: TableCodec, row: _Row, with_counter: bool) -> p4r.TableEntry:
-    entry, counter, idle = row
-    message = codec.decode(entry)
-    message.metadata = entry.metadata
-    message.controller_metadata = entry.controller_metadata
-    if codec.schema.is_const:
-        message.is_const = True
-    if with_counter and codec.schema.has_counter:
-        message.counter_data.CopyFrom(_counter_data(counter))
-    if idle is not None:
-        message.time_since_last_hit.elapsed_ns = idle
-    return message
+def _direct_meter_entity(codec: TableCodec, match: Match, config: MeterConfig | None) -> p4r.Entity:
+    entry = p4r.TableEntry(table_id=codec.schema.id)
+    codec.decode_match(match, entry)
+    message = p4r.DirectMeterEntry(table_entry=entry)
+    if config is not None:
+        message.config.CopyFrom(meters.decode(config))
+    return p4r.Entity(direct_meter_entry=message)
 
 
 def _direct_counter_entity(codec: TableCodec, row: _Row) -> p4r.Entity:

@@ -98,7 +98,7 @@ class TableSchema:
     @property
     def is_plain(self) -> bool:
         """True if all that its entries need is a match and an action of its own."""
-        return bool(self.keys) and not self.is_const and not self.profile
+        return bool(self.keys) and not self.is_const and not self.profile and not self.meter
 
     def wire(self) -> WireTable:
         """What the data plane needs to read its entries by itself."""
@@ -116,8 +116,30 @@ class TableSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileSchema:
+    """An action profile, with a selector (then it has groups) or without."""
+
+    id: int
+    name: str
+    actions: Mapping[int, ActionSchema]
+    has_selector: bool
+    max_group_size: int
+    """Weights of one group together; 0: no limit but the data plane's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSetSchema:
+    """A parser value set."""
+
+    id: int
+    name: str
+    keys: tuple[KeySchema, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cells:
-    """An indexed object: counter (`shape` None) or register."""
+    """An indexed object: counter or meter (`shape` None), or register."""
 
     id: int
     name: str
@@ -161,6 +183,9 @@ class Schema:
     table_by_name: Mapping[str, TableSchema]
     counters: Mapping[int, Cells]
     registers: Mapping[int, Cells]
+    meters: Mapping[int, Cells]
+    profiles: Mapping[int, ProfileSchema]
+    value_sets: Mapping[int, ValueSetSchema]
     digests: Mapping[int, DigestSchema]
     digest_by_name: Mapping[str, DigestSchema]
     packet_in: ControllerHeader
@@ -181,7 +206,16 @@ def build_schema(p4info: p4i.P4Info, program: Program) -> Schema:
     }
     actions = {a.preamble.id: _action(a, program) for a in p4info.actions}
     tables = {t.preamble.id: _table(t, p4info, actions, program) for t in p4info.tables}
-    counters = {c.preamble.id: _counter(c, program) for c in p4info.counters}
+    counters = {
+        c.preamble.id: _cells("counter", c, program.counters.get(c.preamble.name))
+        for c in p4info.counters
+    }
+    meters = {
+        m.preamble.id: _cells("meter", m, program.meters.get(m.preamble.name))
+        for m in p4info.meters
+    }
+    profiles = {p.preamble.id: _profile(p, tables, program) for p in p4info.action_profiles}
+    value_sets = {v.preamble.id: _value_set(v, program) for v in p4info.value_sets}
     registers = {r.preamble.id: _register(r, p4info, program) for r in p4info.registers}
     digests = {d.preamble.id: _digest(d, p4info, program) for d in p4info.digests}
     headers = {
@@ -192,6 +226,9 @@ def build_schema(p4info: p4i.P4Info, program: Program) -> Schema:
         table_by_name={t.name: t for t in tables.values()},
         counters=counters,
         registers=registers,
+        meters=meters,
+        profiles=profiles,
+        value_sets=value_sets,
         digests=digests,
         digest_by_name={d.name: d for d in digests.values()},
         packet_in=headers.get("packet_in", ControllerHeader()),
@@ -287,14 +324,49 @@ def _keys(info: p4i.Table, device: TableInfo) -> tuple[KeySchema, ...]:
     return tuple(keys)
 
 
-def _counter(info: p4i.Counter, program: Program) -> Cells:
+def _cells(kind: str, info: p4i.Counter | p4i.Meter, size: int | None) -> Cells:
     name = info.preamble.name
-    size = program.counters.get(name)
     if size is None:
-        raise _mismatch("counter", name, "is not in the program")
+        raise _mismatch(kind, name, "is not in the program")
     if info.size != size:
-        raise _mismatch("counter", name, f"has {size} cells there, {info.size} in P4Info")
+        raise _mismatch(kind, name, f"has {size} cells there, {info.size} in P4Info")
     return Cells(info.preamble.id, name, size, None)
+
+
+def _profile(
+    info: p4i.ActionProfile, tables: Mapping[int, TableSchema], program: Program
+) -> ProfileSchema:
+    name = info.preamble.name
+    device = program.profiles.get(name)
+    if device is None:
+        raise _mismatch("action profile", name, "is not in the program")
+    if info.with_selector != device.selector:
+        raise _mismatch("action profile", name, "differs there in whether it has a selector")
+    actions: dict[int, ActionSchema] = {}
+    for table in tables.values():
+        if table.profile == info.preamble.id:
+            actions.update(table.entry_actions)
+    return ProfileSchema(info.preamble.id, name, actions, info.with_selector, info.max_group_size)
+
+
+def _value_set(info: p4i.ValueSet, program: Program) -> ValueSetSchema:
+    name = info.preamble.name
+    device = program.value_sets.get(name)
+    if device is None:
+        raise _mismatch("value set", name, "is not in the program")
+    if [m.bitwidth for m in info.match] != [k.bits for k in device.key]:
+        raise _mismatch(
+            "value set", name, f"has fields of {[k.bits for k in device.key]} bits there"
+        )
+    keys: list[KeySchema] = []
+    offset = 0
+    for match, key in zip(info.match, device.key, strict=True):
+        kind = _MATCH_KINDS.get(match.match_type)
+        if kind is None:
+            raise invalid(f"P4Info: value set {name!r}: field {match.name!r} has no match type")
+        keys.append(KeySchema(match.id, match.name, key.bits, key.size, kind, len(keys), offset))
+        offset += key.size
+    return ValueSetSchema(info.preamble.id, name, tuple(keys), info.size)
 
 
 def _register(info: p4i.Register, p4info: p4i.P4Info, program: Program) -> Cells:

@@ -6,11 +6,11 @@ match fields and parameters and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 
 from finsy.proto import p4r
 
-from softnic.dataplane import Entry, Match, MatchKind
+from softnic.dataplane import GROUP, MEMBER, Entry, Match, MatchKind
 from softnic.p4runtime.codec import canonical, ones, pack, prefix_len, prefix_mask, within
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
 from softnic.p4runtime.schema import ActionSchema, KeySchema, TableSchema
@@ -18,6 +18,7 @@ from softnic.p4runtime.schema import ActionSchema, KeySchema, TableSchema
 _Encoded = tuple[bytes, bytes]
 """A field's key and mask; for a range its low and high bound."""
 
+_INDIRECT = {"action_profile_member_id": MEMBER, "action_profile_group_id": GROUP}
 _MAX_PRIORITY = (1 << 31) - 1
 
 
@@ -76,32 +77,17 @@ def _wildcard(key: KeySchema) -> _Encoded:
     return zeros, ones(key.bits) if key.kind is MatchKind.RANGE else zeros
 
 
-class TableCodec:
-    """Encodes and decodes the entries of one table; errors name the table and the field."""
+class KeyCodec:
+    """Encodes and decodes match fields; errors name what they belong to and the field."""
 
-    def __init__(self, schema: TableSchema) -> None:
-        self.schema = schema
-        self._by_id = {key.id: key for key in schema.keys}
-        self._encoders = {key.id: (key.index, key, _ENCODE[key.kind]) for key in schema.keys}
-        self._wild = [_wildcard(key) for key in schema.keys]
-        self._all_exact = all(key.kind is MatchKind.EXACT for key in schema.keys)
-        self._exact_mask = b"".join(ones(key.bits) for key in schema.keys)
-        self._slices = [(key, slice(key.offset, key.offset + key.size)) for key in schema.keys]
-        self._actions = {
-            action.name: action
-            for action in (*schema.entry_actions.values(), *schema.default_actions.values())
-        }
-
-    def match(self, entry: p4r.TableEntry) -> Match:
-        """The packed match of an entry, priority rules checked."""
-        priority = entry.priority
-        if self.schema.needs_priority:
-            if not 0 < priority <= _MAX_PRIORITY:
-                raise self._error("entries need a priority above 0")
-        elif priority:
-            raise self._error(f"entries take no priority, {priority} given")
-        key, mask = self.key(entry.match)
-        return Match(key, mask, priority)
+    def __init__(self, where: str, keys: Sequence[KeySchema]) -> None:
+        self.where = where
+        self._keys = keys
+        self._encoders = {key.id: (key.index, key, _ENCODE[key.kind]) for key in keys}
+        self._wild = [_wildcard(key) for key in keys]
+        self._all_exact = all(key.kind is MatchKind.EXACT for key in keys)
+        self._exact_mask = b"".join(ones(key.bits) for key in keys)
+        self._slices = [(key, slice(key.offset, key.offset + key.size)) for key in keys]
 
     def key(self, fields: Iterable[p4r.FieldMatch]) -> _Encoded:
         """The packed key and mask of match fields in any order."""
@@ -110,49 +96,69 @@ class TableCodec:
         for field in fields:
             slot = encoders.get(field.field_id)
             if slot is None:
-                raise self._error(f"no match field has id {field.field_id}")
+                raise self.error(f"no match field has id {field.field_id}")
             index, key, encode = slot
             if field.WhichOneof("field_match_type") != key.kind.value:
-                raise self._error(
+                raise self.error(
                     f"{key.name}: the match is {key.kind.value}, "
                     f"{field.WhichOneof('field_match_type') or 'nothing'} given"
                 )
             if encoded[index] is not None:
-                raise self._error(f"{key.name}: given twice")
+                raise self.error(f"{key.name}: given twice")
             try:
                 encoded[index] = encode(key, field)
             except ValueError as error:
-                raise self._error(f"{key.name}: {error}", Code.OUT_OF_RANGE) from error
+                raise self.error(f"{key.name}: {error}", Code.OUT_OF_RANGE) from error
             except P4RuntimeError as error:
-                raise self._error(f"{key.name}: {error}", error.code) from error
+                raise self.error(f"{key.name}: {error}", error.code) from error
         if self._all_exact and None not in encoded:
             return b"".join([e[0] for e in encoded if e is not None]), self._exact_mask
         for index, given in enumerate(encoded):
             if given is None:
-                if self.schema.keys[index].kind is MatchKind.EXACT:
-                    raise self._error(f"{self.schema.keys[index].name}: exact match is missing")
+                if self._keys[index].kind is MatchKind.EXACT:
+                    raise self.error(f"{self._keys[index].name}: exact match is missing")
                 encoded[index] = self._wild[index]
         pairs = [e for e in encoded if e is not None]
         return b"".join([p[0] for p in pairs]), b"".join([p[1] for p in pairs])
 
-    def action(self, action: p4r.TableAction, *, default: bool) -> tuple[str, bytes]:
-        """Name and packed parameters of an entry's (or the default) action."""
-        kind = action.WhichOneof("type")
-        if self.schema.profile:
-            raise unimplemented(
-                f"table {self.schema.name}: its entries go through an action profile, "
-                "which this target doesn't have"
-            )
-        if kind != "action":
-            raise self._error(f"a direct table takes an action, {kind or 'nothing'} given")
-        call = action.action
-        scope = self.schema.default_actions if default else self.schema.entry_actions
-        known = scope.get(call.action_id)
-        if known is None:
-            raise self._foreign_action(call.action_id, default)
-        return known.name, self._params(known, call.params)
+    def decode_key(
+        self, packed: bytes, masks: bytes, into: MutableSequence[p4r.FieldMatch]
+    ) -> None:
+        """Append the fields of a packed key and mask, don't-cares left out."""
+        for key, part in self._slices:
+            value, mask = packed[part], masks[part]
+            found = p4r.FieldMatch(field_id=key.id)
+            match key.kind:
+                case MatchKind.EXACT:
+                    found.exact.value = canonical(value)
+                case MatchKind.RANGE:
+                    if not any(value) and mask == ones(key.bits):
+                        continue
+                    found.range.low, found.range.high = canonical(value), canonical(mask)
+                case _ if not any(mask):
+                    continue
+                case MatchKind.OPTIONAL:
+                    found.optional.value = canonical(value)
+                case MatchKind.LPM:
+                    found.lpm.value, found.lpm.prefix_len = canonical(value), prefix_len(mask)
+                case MatchKind.TERNARY:
+                    found.ternary.value, found.ternary.mask = canonical(value), canonical(mask)
+            into.append(found)
 
-    def _params(self, action: ActionSchema, params: Iterable[p4r.Action.Param]) -> bytes:
+    def error(self, text: str, code: Code = Code.INVALID_ARGUMENT) -> P4RuntimeError:
+        """An error that says where."""
+        return P4RuntimeError(code, f"{self.where}: {text}")
+
+
+class ActionCodec:
+    """Encodes and decodes actions with their parameters; errors name both."""
+
+    def __init__(self, where: str, actions: Iterable[ActionSchema]) -> None:
+        self.where = where
+        self._actions = {action.name: action for action in actions}
+
+    def params(self, action: ActionSchema, params: Iterable[p4r.Action.Param]) -> bytes:
+        """Packed parameters, which must all be given, each once."""
         packed: list[bytes | None] = [None] * len(action.params)
         for param in params:
             index = action.index_by_id.get(param.param_id)
@@ -173,45 +179,83 @@ class TableCodec:
             raise self._error(f"action {action.name}: parameters {', '.join(missing)} are missing")
         return b"".join(given)
 
-    def decode_match(self, match: Match, into: p4r.TableEntry) -> None:
-        """Put the match, don't-cares left out, into an entry message."""
-        into.priority = match.priority
-        for key, part in self._slices:
-            value, mask = match.key[part], match.mask[part]
-            kind = key.kind
-            if kind is MatchKind.EXACT:
-                into.match.add(field_id=key.id).exact.value = canonical(value)
-            elif kind is MatchKind.RANGE:
-                if any(value) or mask != ones(key.bits):
-                    found = into.match.add(field_id=key.id).range
-                    found.low, found.high = canonical(value), canonical(mask)
-            elif not any(mask):
-                continue
-            elif kind is MatchKind.OPTIONAL:
-                into.match.add(field_id=key.id).optional.value = canonical(value)
-            elif kind is MatchKind.LPM:
-                prefix = into.match.add(field_id=key.id).lpm
-                prefix.value, prefix.prefix_len = canonical(value), prefix_len(mask)
-            else:
-                ternary = into.match.add(field_id=key.id).ternary
-                ternary.value, ternary.mask = canonical(value), canonical(mask)
+    def _error(self, text: str, code: Code = Code.INVALID_ARGUMENT) -> P4RuntimeError:
+        return P4RuntimeError(code, f"{self.where}: {text}")
 
-    def decode_action(self, name: str, params: bytes, into: p4r.TableEntry) -> None:
-        """Put an action into an entry message; one that P4Info hides is left out."""
+    def decode(self, name: str, params: bytes, into: p4r.Action) -> bool:
+        """Put an action into a message; False for one that P4Info hides."""
         action = self._actions.get(name)
         if action is None:
-            return
-        call = into.action.action
-        call.action_id = action.id
+            return False
+        into.action_id = action.id
         offset = 0
         for param_id, target in action.params:
             end = offset + target.size
-            call.params.add(param_id=param_id, value=canonical(params[offset:end]))
+            into.params.add(param_id=param_id, value=canonical(params[offset:end]))
             offset = end
+        return True
+
+
+class TableCodec(KeyCodec):
+    """Encodes and decodes the entries of one table."""
+
+    def __init__(self, schema: TableSchema) -> None:
+        super().__init__(f"table {schema.name}", schema.keys)
+        self.schema = schema
+        both = (*schema.entry_actions.values(), *schema.default_actions.values())
+        self.actions = ActionCodec(self.where, both)
+
+    def match(self, entry: p4r.TableEntry) -> Match:
+        """The packed match of an entry, priority rules checked."""
+        priority = entry.priority
+        if self.schema.needs_priority:
+            if not 0 < priority <= _MAX_PRIORITY:
+                raise self.error("entries need a priority above 0")
+        elif priority:
+            raise self.error(f"entries take no priority, {priority} given")
+        key, mask = self.key(entry.match)
+        return Match(key, mask, priority)
+
+    def action(self, action: p4r.TableAction, *, default: bool) -> tuple[str, bytes]:
+        """Name and packed parameters of an entry's (or the default) action."""
+        kind = action.WhichOneof("type")
+        indirect = _INDIRECT.get(kind or "") if self.schema.profile and not default else None
+        if indirect is not None:
+            return indirect, getattr(action, str(kind)).to_bytes(4, "big")
+        if kind == "action_profile_action_set":
+            raise unimplemented(f"{self.where}: one-shot action sets; write members and a group")
+        if kind != "action" or (self.schema.profile and not default):
+            takes = "a member or a group of its profile" if self.schema.profile else "an action"
+            raise self.error(f"its entries take {takes}, {kind or 'nothing'} given")
+        call = action.action
+        scope = self.schema.default_actions if default else self.schema.entry_actions
+        known = scope.get(call.action_id)
+        if known is None:
+            raise self._foreign_action(call.action_id, default)
+        return known.name, self.actions.params(known, call.params)
+
+    def decode_match(self, match: Match, into: p4r.TableEntry) -> None:
+        """Put the match, don't-cares left out, into an entry message."""
+        into.priority = match.priority
+        self.decode_key(match.key, match.mask, into.match)
+
+    def decode_action(self, name: str, params: bytes, into: p4r.TableEntry) -> None:
+        """Put an action into an entry message; one that P4Info hides is left out."""
+        if name == MEMBER:
+            into.action.action_profile_member_id = int.from_bytes(params, "big")
+        elif name == GROUP:
+            into.action.action_profile_group_id = int.from_bytes(params, "big")
+        elif not self.actions.decode(name, params, into.action.action):
+            into.ClearField("action")
 
     def decode(self, entry: Entry) -> p4r.TableEntry:
-        """The message of an entry, without what only the server keeps."""
-        message = p4r.TableEntry(table_id=self.schema.id, idle_timeout_ns=entry.idle_timeout_ns)
+        """The message of an entry, without counter and meter."""
+        message = p4r.TableEntry(
+            table_id=self.schema.id,
+            idle_timeout_ns=entry.idle_timeout_ns,
+            metadata=entry.metadata,
+            controller_metadata=entry.controller_metadata,
+        )
         self.decode_match(entry.match, message)
         self.decode_action(entry.action, entry.params, message)
         return message
@@ -229,10 +273,7 @@ class TableCodec:
         other = self.schema.entry_actions if default else self.schema.default_actions
         if action_id in other:
             place = "be the default action" if default else "stand in an entry"
-            return self._error(
+            return self.error(
                 f"action {other[action_id].name} may not {place}", Code.PERMISSION_DENIED
             )
-        return self._error(f"action id {action_id} is none of its actions")
-
-    def _error(self, text: str, code: Code = Code.INVALID_ARGUMENT) -> P4RuntimeError:
-        return P4RuntimeError(code, f"table {self.schema.name}: {text}")
+        return self.error(f"action id {action_id} is none of its actions")

@@ -20,16 +20,17 @@ from softnic.dataplane import (
     DataPlane,
     Entry,
     Match,
+    MatchKind,
     Op,
     Status,
     Update,
 )
-from softnic.p4runtime import pre
+from softnic.p4runtime import meters, pre, profiles
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
 from softnic.p4runtime.pipeline import NO_METADATA, Metadata, Pipeline
 from softnic.p4runtime.roles import ANY, RoleConfig
-from softnic.p4runtime.schema import Cells, EntityKind
-from softnic.p4runtime.tables import TableCodec
+from softnic.p4runtime.schema import Cells, EntityKind, ProfileSchema
+from softnic.p4runtime.tables import KeyCodec, TableCodec
 
 _STATUS = {
     Status.EXISTS: (Code.ALREADY_EXISTS, "an entry with this match exists"),
@@ -38,14 +39,7 @@ _STATUS = {
     Status.INVALID: (Code.INVALID_ARGUMENT, "the data plane refuses the entry"),
 }
 
-UNOFFERED = {
-    "extern_entry": "extern entries",
-    "action_profile_member": "action profile members",
-    "action_profile_group": "action profile groups",
-    "meter_entry": "meters",
-    "direct_meter_entry": "direct meters",
-    "value_set_entry": "parser value sets",
-}
+UNOFFERED = {"extern_entry": "extern entries"}
 
 
 class Writer:
@@ -124,8 +118,18 @@ class Writer:
         (status,) = self._dp.write([Update(op, schema.name, entry)])
         if status is not Status.OK:
             raise _refusal(codec, match, status)
-        if message.HasField("counter_data") and op is not Op.DELETE:
+        if op is not Op.DELETE:
+            self._set_direct_resources(op, codec, match, message)
+
+    def _set_direct_resources(
+        self, op: Op, codec: TableCodec, match: Match, message: p4r.TableEntry
+    ) -> None:
+        if message.HasField("counter_data"):
             self._set_direct_counter(codec, match, message.counter_data)
+        # A MODIFY without rates takes the meter back to its default (9.1.2).
+        if codec.schema.meter and (op is Op.MODIFY or message.HasField("meter_config")):
+            config = message.meter_config if message.HasField("meter_config") else None
+            self._set_direct_meter(codec, match, config)
 
     @staticmethod
     def _entry(match: Match, action: str, params: bytes, message: p4r.TableEntry) -> Entry:
@@ -200,6 +204,76 @@ class Writer:
         if status is not Status.OK:
             raise _refusal(codec, match, status)
 
+    def _direct_meter(self, op: Op, message: p4r.DirectMeterEntry) -> None:
+        entry = message.table_entry
+        codec = self._codec(entry.table_id)
+        where = f"direct meter of table {codec.schema.name}"
+        _only_modify(op, where)
+        if not codec.schema.meter:
+            raise invalid(f"table {codec.schema.name}: it has no direct meter")
+        if entry.is_default_action:
+            raise unimplemented(f"{where}: the default action has none on this target")
+        config = message.config if message.HasField("config") else None
+        self._set_direct_meter(codec, codec.match(entry), config)
+
+    def _set_direct_meter(
+        self, codec: TableCodec, match: Match, message: p4r.MeterConfig | None
+    ) -> None:
+        where = f"direct meter of table {codec.schema.name}"
+        config = None if message is None else meters.encode(where, message)
+        status = self._dp.set_direct_meter(codec.schema.name, match, config)
+        if status is not Status.OK:
+            raise _refusal(codec, match, status)
+
+    def _meter(self, op: Op, message: p4r.MeterEntry) -> None:
+        cells = self._cells(self._pipeline.schema.meters, EntityKind.METER, message.meter_id)
+        where = f"meter {cells.name}"
+        _only_modify(op, where)
+        config = meters.encode(where, message.config) if message.HasField("config") else None
+        index = message.index if message.HasField("index") else None
+        for cell in cell_indices(where, cells, index):
+            self._dp.set_meter(cells.name, cell, config)
+
+    def _profile(self, p4_id: int) -> ProfileSchema:
+        profile = self._pipeline.schema.profiles.get(p4_id)
+        if profile is None:
+            raise invalid(f"no action profile has id {p4_id}")
+        self._allow(EntityKind.ACTION_PROFILE, p4_id)
+        return profile
+
+    def _member(self, op: Op, message: p4r.ActionProfileMember) -> None:
+        profile = self._profile(message.action_profile_id)
+        profiles.write_member(self._dp, self._state, op, profile, message)
+
+    def _group(self, op: Op, message: p4r.ActionProfileGroup) -> None:
+        profile = self._profile(message.action_profile_id)
+        profiles.write_group(self._dp, self._state, op, profile, message)
+
+    def _value_set(self, op: Op, message: p4r.ValueSetEntry) -> None:
+        schema = self._pipeline.schema.value_sets.get(message.value_set_id)
+        if schema is None:
+            raise invalid(f"no value set has id {message.value_set_id}")
+        self._allow(EntityKind.VALUE_SET, message.value_set_id)
+        where = f"value set {schema.name}"
+        _only_modify(op, where)
+        if len(message.members) > schema.size:
+            raise P4RuntimeError(
+                Code.RESOURCE_EXHAUSTED,
+                f"{where}: {len(message.members)} members, {schema.size} are the most",
+            )
+        if any(key.kind is MatchKind.RANGE for key in schema.keys):
+            raise unimplemented(f"{where}: range matches in value sets")
+        codec = KeyCodec(where, schema.keys)
+        packed = [codec.key(member.match) for member in message.members]
+        status = self._dp.set_value_set(schema.name, packed)
+        if status is not Status.OK:
+            code, text = _STATUS[status]
+            raise P4RuntimeError(code, f"{where}: {text}")
+        kept = p4r.ValueSetEntry(value_set_id=message.value_set_id)
+        for key, mask in packed:
+            codec.decode_key(key, mask, kept.members.add().match)
+        self._state.value_sets[message.value_set_id] = kept
+
     def _counter(self, op: Op, message: p4r.CounterEntry) -> None:
         cells = self._cells(self._pipeline.schema.counters, EntityKind.COUNTER, message.counter_id)
         where = f"counter {cells.name}"
@@ -237,6 +311,11 @@ class Writer:
                 digests.delete(message.digest_id)
 
     _HANDLERS: ClassVar[Mapping[str, Callable[[Writer, Op, Any], None]]] = {
+        "action_profile_member": _member,
+        "action_profile_group": _group,
+        "meter_entry": _meter,
+        "direct_meter_entry": _direct_meter,
+        "value_set_entry": _value_set,
         "direct_counter_entry": _direct_counter,
         "counter_entry": _counter,
         "register_entry": _register,
@@ -295,10 +374,10 @@ def _check_entry_fields(codec: TableCodec, message: p4r.TableEntry) -> None:
         text = "time_since_last_hit can't be written"
     elif not schema.has_counter and message.HasField("counter_data"):
         text = "it has no direct counter"
-    elif message.HasField("meter_config") or message.HasField("meter_counter_data"):
-        if schema.meter:
-            raise unimplemented(f"table {schema.name}: direct meters are not supported")
+    elif not schema.meter and message.HasField("meter_config"):
         text = "it has no direct meter"
+    elif message.HasField("meter_counter_data"):
+        raise unimplemented(f"table {schema.name}: counters by colour")
     elif len(message.metadata) > MAX_METADATA:
         text = f"{len(message.metadata)} bytes of metadata, {MAX_METADATA} are the most"
     if text:

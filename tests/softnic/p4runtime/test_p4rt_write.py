@@ -343,7 +343,8 @@ def test_registers(client: Client, target: Target) -> None:
         (p4r.Entity(counter_entry=p4r.CounterEntry(counter_id=1)), INVALID),
         (p4r.Entity(register_entry=p4r.RegisterEntry(register_id=1)), INVALID),
         (p4r.Entity(digest_entry=p4r.DigestEntry(digest_id=1)), INVALID),
-        (p4r.Entity(meter_entry=p4r.MeterEntry(meter_id=1)), UNOFFERED),
+        (p4r.Entity(meter_entry=p4r.MeterEntry(meter_id=1)), INVALID),
+        (p4r.Entity(value_set_entry=p4r.ValueSetEntry(value_set_id=1)), INVALID),
         (p4r.Entity(extern_entry=p4r.ExternEntry(extern_id=1)), UNOFFERED),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from chained import Conversation, Network, PolicyArgs, box, running
 
 from dysco.topo import boxes
+from dysco.topo.proxy import TransparentProxy
 from dysco.topo.spec import DeviceSpec, TopologySpec
 from dysco.topo.waiting import wait_until
 
@@ -22,6 +23,7 @@ POLICIES = [
     PolicyArgs("tcp and dst port 92", ("firewall",)),
     PolicyArgs("tcp and dst port 93", ("nat", "counter")),
     PolicyArgs("tcp and dst port 94", ("firewall", "counter", "scrubber")),
+    PolicyArgs("tcp and dst port 95", ("proxy",)),
 ]
 
 
@@ -36,10 +38,12 @@ def network(caged: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         box("scrubber", 5, "scrubber"),
         box("firewall2", 6, "firewall"),
         box("server", 7),
+        box("proxy", 8, "proxy"),
     ]
     devices = tuple(DeviceSpec(f"nic{host.subnet}", host.subnet) for host in hosts)
     spec = TopologySpec(tuple(hosts), devices)
     with running(spec, tmp_path_factory.mktemp("reconfigure"), POLICIES) as network:
+        TransparentProxy(network.host("proxy"), network.directory / "proxy", (95,))
         yield network
 
 
@@ -193,4 +197,12 @@ def test_ten_in_a_row(network: Network) -> None:
         assert stream.chain() == ["client", box, "server"]
         stream.change("--delete", box)
         assert stream.chain() == ["client", "server"]
+    stream.finish()
+
+
+def test_a_terminating_proxy_is_taken_out(network: Network) -> None:
+    stream = Stream(network, 95)
+    assert stream.chain() == ["client", "proxy", "server"]
+    stream.change("--delete", "proxy")
+    assert stream.chain() == ["client", "server"]
     stream.finish()

@@ -32,7 +32,6 @@ from dysco.agent.events import (
     Install,
     InstallFailed,
     Keep,
-    Level,
     PacketIn,
     Progress,
     QueryLeg,
@@ -53,11 +52,10 @@ from dysco.controller.mappings import MappingCodec
 from dysco.controller.p4device import DeviceError, P4Device
 from dysco.controller.routes import Routes
 from dysco.controller.spent import Spent
+from dysco.controller.told import Told
 from dysco.controller.writer import Errors
 
 log = logging.getLogger(__name__)
-
-_LEVELS = {Level.DEBUG: logging.DEBUG, Level.INFO: logging.INFO, Level.WARNING: logging.WARNING}
 
 
 MAX_ASKED = 128
@@ -105,6 +103,7 @@ class Runner:
         self._unrouted: dict[MappingKey, _Install] = {}
         self._timers: dict[tuple[int, TimerId], asyncio.TimerHandle] = {}
         self._traffic = traffic
+        self._told = Told()
         self._asking: set[asyncio.Task[None]] = set()
 
     @property
@@ -186,7 +185,7 @@ class Runner:
                     if handle := self._timers.pop((host, timer), None):
                         handle.cancel()
                 case Tell():
-                    self._tell(action)
+                    self._told.tell(action)
 
     def _set_timer(self, host: int, timer: TimerId, after: float) -> None:
         if handle := self._timers.get((host, timer)):
@@ -232,11 +231,6 @@ class Runner:
             keys = tuple(key for leg in of if used.issuperset(leg.keys) for key in leg.keys)
             if keys and host in self.agents:
                 self.deliver(host, Answered(number, keys))
-
-    def _tell(self, tell: Tell) -> None:
-        level = _LEVELS[tell.level]
-        if log.isEnabledFor(level):
-            log.log(level, "host %s: %s (%s)", tell.host.name, tell.text, tell.counter)
 
     # Install and remove
 

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from lab import CLIENT, NETWORK, SECONDS, SYN_OPTIONS, Lab, ends, segment
 
-from dysco.agent.model import OnFailure
+from dysco.agent.events import Level, Tell
+from dysco.agent.model import Host, OnFailure
 from dysco.agent.packet import SYN
 from dysco.controller import config as configuration
 from dysco.controller.nic import Nic
 from dysco.controller.pipeline import load
 from dysco.controller.policies import PolicyStore
 from dysco.controller.service import Service
+from dysco.controller.told import Told
 
 
 @pytest.fixture
@@ -78,6 +80,34 @@ async def test_a_packet_that_breaks_us(
         await syn_leaves(bench, 53010 + number)
         assert service.ready
     assert len(service.sessions()) == 5
+
+
+def test_a_flood_of_lines_is_held_back(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    told = Told(lambda: now)
+    host, other = (Host(n, f"h{n}", None, ()) for n in (1, 2))
+
+    def tell(count: int, at: Host = host, counter: str = "header_forged") -> list[str]:
+        caplog.clear()
+        for number in range(count):
+            told.tell(Tell(Level.WARNING, counter, at, f"line {number}"))
+        return [record.getMessage() for record in caplog.records]
+
+    with caplog.at_level("INFO"):
+        assert tell(1000)[-1] == "host h1: line 9 (header_forged)"
+        assert len(tell(5)) == 0
+        assert len(tell(5, other)) == 5, "another host's are another's"
+        assert len(tell(5, host, "bad_packet")) == 5
+        now += 1
+        first, *rest = tell(20)
+        assert first == "host h1: and 995 more (header_forged)"
+        assert len(rest) == 10
+        now += 1
+        assert tell(1)[0] == "host h1: and 10 more (header_forged)"
+        now += 1
+        assert tell(1) == ["host h1: line 0 (header_forged)"]
+        told.tell(Tell(Level.DEBUG, "tag_no_room", host, "not at this level"))
+        assert len(caplog.records) == 1
 
 
 async def test_a_reconciliation_that_breaks_us(bench: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

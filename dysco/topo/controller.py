@@ -95,13 +95,16 @@ class Controller:
         )
         self.process.wait_ready(self._devices_ready, "its devices were ready", _READY_SECONDS)
 
-    def ctl(self, *arguments: str, seconds: float = 20.0) -> Any:
-        """Run `dysco-ctl -o json` with these arguments; what it printed. Raises ProcessError."""
+    def ctl(self, *arguments: str, seconds: float = 20.0, check: bool = True) -> Any:
+        """Run `dysco-ctl -o json` with these arguments; what it printed. Raises ProcessError.
+
+        With `check` unset an exit code other than 0 is no error.
+        """
         program = tool_path("dysco-ctl")
         if program is None:
             raise ProcessError("dysco-ctl isn't installed")
         argv = [program, "--api", self.url, "-o", "json", *arguments]
-        out = self._topology.devices.run(argv, seconds=seconds)
+        out = self._topology.devices.run(argv, seconds=seconds, check=check)
         return json.loads(out) if out.strip() else None
 
     def add_policy(self, match: str, chain: Sequence[str], options: Sequence[str] = ()) -> Any:

@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,6 @@ class Network:
     directory: Path
     web: traffic.WebServer
     sha256: str = ""
-    opened: list[Conversation] = field(default_factory=list)
 
     @property
     def controller(self) -> Controller:
@@ -147,6 +146,10 @@ class Network:
         return boxes.counters(self.host(box)).dropped
 
 
+OPENED: list[Conversation] = []
+"""Those of the test that runs: what it leaves open is closed after it."""
+
+
 class Conversation:
     """A TCP connection with both of its ends in this test."""
 
@@ -167,7 +170,7 @@ class Conversation:
             listener = socket.socket(family)
         with network.host(client).entered():
             self.client = socket.socket(family)
-        network.opened.append(self)
+        OPENED.append(self)
         self.server: socket.socket | None = None
         with listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -283,11 +286,7 @@ def running(
                 controller.add_policy(policy.match, policy.chain, policy.options)
         network = Network(topology, devices, controllers, directory, nginx)
         network.sha256 = nginx.publish("file", os.urandom(SIZE))
-        try:
-            yield network
-        finally:
-            for conversation in network.opened:
-                conversation.close()
+        yield network
 
 
 def raw_socket(namespace: Namespace, ifname: str = HOST_IFNAME) -> socket.socket:
@@ -317,6 +316,7 @@ def box(name: str, subnet: int, kind: str | None = None, device: str | None = No
 
 
 __all__ = [
+    "OPENED",
     "QUICK",
     "SIZE",
     "Conversation",

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from chained import Network, PolicyArgs, box, running
+from chained import OPENED, Network, PolicyArgs, box, running
 
 from dysco.topo import cage
 from dysco.topo.spec import DeviceSpec, HostSpec, TopologySpec
@@ -14,6 +14,14 @@ def caged() -> None:
     """Every test here makes network namespaces."""
     if not cage.inside():
         pytest.skip(f"needs a cage: {cage.refusal()}")
+
+
+@pytest.fixture(autouse=True)
+def conversations_end() -> Iterator[None]:
+    """A test that fails in the middle of a session leaves nothing to the next one."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 POLICIES = [

@@ -64,7 +64,9 @@ def test_consecutive_hosts_on_one_device(racks: Network, version: int) -> None:
     after = counters(racks)
     assert all(now > then + 3 for then, now in zip(before, after, strict=True))
     assert racks.who(80, version) == racks.address("nat", version)
-    (chain,) = racks.controller.ctl("chain", "show", "tcp and dst port 80", "--limit", "1")
+    talk = Conversation(racks, 92, version)
+    (chain,) = racks.controller.ctl("chain", "show", f"tcp and src port {talk.local_port}")
+    talk.finish()
     hops = [(hop["host"], hop["device"]) for hop in chain["hops"]]
     assert hops == [
         ("client", "leftnic"),

@@ -147,8 +147,6 @@ MODEL = (
         ("draining", E.SESSION_OVER, "cancelled"),
         ("drained", E.SESSION_OVER, "cancelled"),
         ("revoked", E.SESSION_OVER, "cancelled"),
-        ("draining", E.CANCEL_LOCK, "cancelled"),
-        ("drained", E.CANCEL_LOCK, "cancelled"),
     )
 )
 """What the model does, and the code."""

@@ -135,7 +135,8 @@ class RightAnchor:
             return [Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
         if self.state is RightState.PREPARED and not _latched(leg):
             return [Revoke()]
-        if self.state is RightState.REVOKED:
+        if self.state in (RightState.REVOKED, RightState.CANCELLED):
+            # Also when a lease ended it: the left anchor, back again, would wait for ever.
             return [Tell(Toward.ANCHOR, Revoked(self.id))]
         return []
 

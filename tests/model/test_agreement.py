@@ -1,0 +1,120 @@
+"""The code takes the steps of `model.table`, all of them, and no others.
+
+That the model does so too is checked by its exhaustive search (`make verify`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from dysco.agent.reconfigure.left import LeftAnchor, LeftState, Patience
+from dysco.agent.reconfigure.locking import LockState
+from dysco.agent.reconfigure.member import Role as AnchorRole
+from dysco.agent.reconfigure.messages import Ends, Leg, ReconfigurationId, RequestLock
+from dysco.agent.reconfigure.right import RightState
+from dysco.agent.reconfigure.segment import RST, Segment
+from dysco.agent.reconfigure.state import Entry, Registers
+from model.table import LEFT, LOCK, MODEL, RIGHT, TIMED
+from tests.model.steps import traced
+from tests.reconfigure.simulation.network import Weather
+from tests.reconfigure.simulation.node import Node
+from tests.reconfigure.simulation.scenarios import KINDS, scenario
+from tests.reconfigure.simulation.world import Scenario, Step, World
+
+LEAST, MOST = 10, 60
+"""Seeds of each kind: as many as it takes to see all steps."""
+POLL = 0.0001
+
+
+def _nodes(world: World) -> tuple[Node, Node]:
+    return world.chain[0], world.chain[-1]
+
+
+def _when(world: World, holds: Callable[[], bool], act: Callable[[], None]) -> None:
+    """Do it once, as soon as it holds, and look a few thousand times."""
+
+    def look(left: int) -> None:
+        if holds():
+            act()
+        elif left:
+            world.clock.after(POLL, look, left - 1)
+
+    look(20_000)
+
+
+def _lease(times: int, at: LeftState) -> World:
+    """The right anchor hears nothing of the left one for too long; then the left one is back."""
+    slow = Weather(delay=0.004)
+    world = World(1, Scenario(("pass",), (Step(0.01, 0, 2),), control=slow, pause=0.01, linger=1.0))
+    left, right = _nodes(world)
+
+    def reached() -> bool:
+        anchor, other = left.member.left, right.member.right
+        return anchor is not None and anchor.state is at and other is not None
+
+    def give_up() -> None:
+        left.alive = False
+        for turn in range(times):
+            world.clock.after(turn * 0.01, lambda: right.do(right.member.lease_over()))
+        world.clock.after(0.1, left.come_back)
+
+    _when(world, reached, give_up)
+    return world
+
+
+@pytest.mark.parametrize("at", [LeftState.LOCKING, LeftState.CONNECTING, LeftState.SWITCHING])
+@pytest.mark.parametrize("times", [1, 2])
+def test_after_a_lease_that_ended_the_session_is_whole(times: int, at: LeftState) -> None:
+    """The first time the right anchor revokes, or is over, then it is over at least."""
+    world = _lease(times, at)
+    world.run()
+    assert world.outcomes == [LeftState.FAILED]
+
+
+def _refused() -> World:
+    world = World(1, Scenario(("pass",), (Step(0.01, 0, 2, ("pass",)),), linger=1.0))
+    node, _ = _nodes(world)
+
+    def connecting() -> bool:
+        anchor = node.member.left
+        return anchor is not None and anchor.state is LeftState.CONNECTING
+
+    reset = Segment(0, 0, RST, 0)
+    _when(world, connecting, lambda: node.do(node.member.new_path(AnchorRole.LEFT, reset)))
+    return world
+
+
+def _out_of_patience(state: LeftState) -> None:
+    ends = Ends(0, 0, timestamps=True, sack=True)
+    request = RequestLock(ReconfigurationId(0, 1), 2, 1, 1, ends)
+    anchor = LeftAnchor(request, Patience(), random.Random(0))
+    anchor.state = state
+    leg = Leg(Entry(), Registers())
+    while not anchor.is_over:
+        anchor.wake(leg)
+
+
+def test_the_code_takes_the_steps_of_the_table() -> None:
+    with traced() as steps:
+        for state in (LeftState.RELEASING, LeftState.CANCELLING):
+            _out_of_patience(state)
+        _refused().run()
+        for at in (LeftState.LOCKING, LeftState.SWITCHING):
+            _lease(2, at).run()
+        for seed in range(MOST):
+            for kind in KINDS:
+                World(seed, scenario(seed, kind)).run()
+            if seed >= LEAST and steps >= MODEL | TIMED:
+                break
+    extra, missing = sorted(steps - MODEL - TIMED), sorted((MODEL | TIMED) - steps)
+    assert not extra, f"steps of the code that are not in the table: {extra}"
+    assert not missing, f"rows of the table that the code never takes: {missing}"
+
+
+def test_states_are_the_code_s() -> None:
+    assert set(LOCK) == {state.value for state in LockState}
+    assert set(LEFT) - {"none"} == {state.value for state in LeftState}
+    assert set(RIGHT) - {"none"} == {state.value for state in RightState}

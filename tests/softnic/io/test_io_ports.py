@@ -7,7 +7,7 @@ import struct
 import time
 
 import pytest
-from conftest import CPU_PORT, MTU, Wire, frame, until
+from rig import CPU_PORT, MTU, Wire, frame, until
 
 from softnic.dataplane import Replica
 

@@ -1,47 +1,12 @@
-"""A P4Runtime server on the native data plane, with clients; no interfaces are needed."""
+"""Devices to talk to: without a pipeline, with one, and with a primary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from p4rt import CPU_PORT, DEVICE_ID, Client, program_config
-
-from softnic.native import NativeDataPlane, compile_program
-from softnic.p4runtime.device import Device
-from softnic.p4runtime.server import Server
-
-
-@dataclass
-class Target:
-    """A device that serves."""
-
-    plane: NativeDataPlane
-    device: Device
-    server: Server
-    clients: list[Client]
-
-    def client(self) -> Client:
-        """Another client, on a connection of its own."""
-        made = Client(self.server.address)
-        self.clients.append(made)
-        return made
-
-    def close(self) -> None:
-        for client in self.clients:
-            client.close()
-        self.server.stop(grace_s=0)
-        self.plane.close()
-
-
-def serve(address: str = "127.0.0.1:0") -> Target:
-    plane = NativeDataPlane({}, cpu_port=CPU_PORT)
-    device = Device(DEVICE_ID, plane, compile_program)
-    server = Server(device, address)
-    server.start()
-    return Target(plane, device, server, [])
+from p4rt import Client, program_config
+from target import Target, serve
 
 
 @pytest.fixture
@@ -70,6 +35,3 @@ def client(target: Target) -> Client:
     made = target.client()
     made.primary()
     return made
-
-
-Certificates = Callable[[str], tuple[Path, Path]]

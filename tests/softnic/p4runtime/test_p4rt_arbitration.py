@@ -8,9 +8,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import p4r, stratum
 from p4rt import INSERT, Client, batch_codes, frame, mac, program_config
+from target import Target
 
 OK, NOT_FOUND, EXISTS, DENIED = 0, 5, 6, 7
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import finsy as fy
 import pytest
-from conftest import Target
 from finsy.proto import p4r
 from p4rt import CPU_PORT, PROGRAMS, frame, mac
+from target import Target
 
 _ROOT = Path(__file__).parents[3]
 _SHELL_PYTHON = _ROOT / ".venv-ptf" / "bin" / "python"

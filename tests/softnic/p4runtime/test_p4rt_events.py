@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import p4r, stratum
 from p4rt import CPU_PORT, DELETE, INSERT, MODIFY, Client, Stream, batch_codes, frame, mac
+from target import Target
 
 INVALID, NOT_FOUND, EXISTS, DENIED = 3, 5, 6, 7
 CPU = CPU_PORT.to_bytes(2, "big")

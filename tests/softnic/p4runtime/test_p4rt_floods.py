@@ -14,9 +14,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import U128, p4r, p4r_grpc
 from p4rt import INSERT, MODIFY, WAIT_S, Client, Names, frame, mac, program_config, write_request
+from target import Target
 
 BATCH = 500
 BATCHES = 2000

@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import p4r
 from p4rt import DELETE, INSERT, MODIFY, Client, Names, batch_codes, program_config
+from target import Target
 
 OK, INVALID, NOT_FOUND, EXISTS, FULL, PRECONDITION, RANGE, UNOFFERED = 0, 3, 5, 6, 8, 9, 11, 12
 NAMES = Names(program_config("groups").p4info)

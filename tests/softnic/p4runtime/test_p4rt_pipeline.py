@@ -6,9 +6,9 @@ import json
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import p4r
 from p4rt import INSERT, Client, Get, Push, mac, program_config
+from target import Target
 
 CODE = grpc.StatusCode
 

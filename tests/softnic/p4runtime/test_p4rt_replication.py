@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import p4r
 from p4rt import CPU_PORT, DELETE, INSERT, MODIFY, Client, batch_codes, frame, mac
+from target import Target
 
 OK, INVALID, NOT_FOUND, EXISTS, RANGE, UNOFFERED = 0, 3, 5, 6, 11, 12
 Replicas = list[tuple[bytes, int]]

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Target
 from finsy.proto import p4d, p4r
 from p4rt import DELETE, INSERT, MODIFY, Client, Names, batch_codes, batch_errors, frame, mac
+from target import Target
 
 OK, INVALID, NOT_FOUND, EXISTS, DENIED, FULL, RANGE, UNOFFERED = 0, 3, 5, 6, 7, 8, 11, 12
 Ternary, Range, Optional = p4r.FieldMatch.Ternary, p4r.FieldMatch.Range, p4r.FieldMatch.Optional

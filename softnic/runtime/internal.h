@@ -67,8 +67,11 @@ struct sn_table {
     uint32_t count;
     size_t entry_size;
     struct sn_entry *free_list;
-    uint8_t **chunks;
+    uint8_t **chunks; /* each of as many entries; several lie in one area */
     uint32_t n_chunks, next_index;
+    void **areas;
+    size_t *area_sizes;
+    uint32_t n_areas;
 };
 
 struct sn_table_key {

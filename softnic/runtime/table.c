@@ -11,10 +11,13 @@
  * on each insertion, so that no packet waits for a whole table to be rehashed.
  */
 #include <string.h>
+#include <sys/mman.h>
 
 #include "internal.h"
 
-#define CHUNK 1024u
+#define CHUNK 1024u /* entries */
+#define SMALL_CHUNKS 64u /* that many by themselves, further ones in huge pages */
+#define HUGE_PAGE ((size_t)2 << 20)
 #define MIN_SLOTS 16u
 #define MOVE_PER_WRITE 16u
 #define PTR_MASK 0x0000ffffffffffffull
@@ -95,8 +98,34 @@ static void map_add(struct sn_map *m, uint64_t slot, uint64_t hash) {
     m->slots[i] = slot;
 }
 
+/* Zeroed; large areas in huge pages where there are any: a lookup hits one of millions of places. */
+static void *area_new(size_t size) {
+    if (size < HUGE_PAGE) return calloc(1, size);
+    size_t room = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+    uint8_t *p = mmap(NULL, room + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    uint8_t *start = (uint8_t *)(((uintptr_t)p + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+    if (start > p) munmap(p, (size_t)(start - p));
+    munmap(start + room, (size_t)(p + HUGE_PAGE - start));
+    madvise(start, room, MADV_HUGEPAGE);
+    return start;
+}
+
+static void area_free(void *p, size_t size) {
+    if (p && size >= HUGE_PAGE)
+        munmap(p, (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+    else
+        free(p);
+}
+
+static void map_free(struct sn_map *m) {
+    if (m->slots) area_free(m->slots, ((size_t)m->mask + 1) * sizeof *m->slots);
+    m->slots = NULL;
+}
+
 static int map_alloc(struct sn_map *m, uint32_t slots) {
-    m->slots = calloc(slots, sizeof *m->slots);
+    m->slots = area_new(slots * sizeof *m->slots);
     if (!m->slots) return -1;
     m->mask = slots - 1;
     m->used = 0;
@@ -119,7 +148,7 @@ static void tuple_move(struct sn_table *t, struct sn_tuple *u, uint32_t n) {
         u->old.slots[u->old_pos] = TOMB;
     }
     if (u->old_pos > u->old.mask) {
-        free(u->old.slots);
+        map_free(&u->old);
         memset(&u->old, 0, sizeof u->old);
     }
 }
@@ -179,8 +208,8 @@ static struct sn_tuple *tuple_new(struct sn_table *t, const uint64_t *mask) {
 }
 
 static void tuple_free(struct sn_tuple *u) {
-    free(u->now.slots);
-    free(u->old.slots);
+    map_free(&u->now);
+    map_free(&u->old);
     free(u);
 }
 
@@ -203,19 +232,31 @@ struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index) {
     return e->used ? e : NULL;
 }
 
+static int chunks_add(struct sn_table *t) {
+    size_t chunk = CHUNK * t->entry_size;
+    uint32_t n = t->n_chunks < SMALL_CHUNKS || chunk > HUGE_PAGE ? 1 : (uint32_t)(HUGE_PAGE / chunk);
+    size_t size = n == 1 ? chunk : HUGE_PAGE;
+    uint8_t **chunks = realloc(t->chunks, (t->n_chunks + n) * sizeof *chunks);
+    if (chunks) t->chunks = chunks;
+    void **areas = realloc(t->areas, (t->n_areas + 1) * sizeof *areas);
+    if (areas) t->areas = areas;
+    size_t *sizes = realloc(t->area_sizes, (t->n_areas + 1) * sizeof *sizes);
+    if (sizes) t->area_sizes = sizes;
+    uint8_t *area = chunks && areas && sizes ? area_new(size) : NULL;
+    if (!area) return -1;
+    areas[t->n_areas] = area;
+    sizes[t->n_areas++] = size;
+    for (uint32_t i = 0; i < n; i++) t->chunks[t->n_chunks++] = area + i * chunk;
+    return 0;
+}
+
 static struct sn_entry *entry_alloc(struct sn_table *t) {
     struct sn_entry *e = t->free_list;
     if (e) {
         t->free_list = e->chain;
         return e;
     }
-    if (t->next_index / CHUNK == t->n_chunks) {
-        uint8_t **p = realloc(t->chunks, (t->n_chunks + 1) * sizeof *p);
-        if (!p) return NULL;
-        t->chunks = p;
-        if (!(p[t->n_chunks] = calloc(CHUNK, t->entry_size))) return NULL;
-        t->n_chunks++;
-    }
+    if (t->next_index / CHUNK == t->n_chunks && chunks_add(t) < 0) return NULL;
     uint32_t index = t->next_index++;
     e = (struct sn_entry *)(t->chunks[index / CHUNK] + (index % CHUNK) * t->entry_size);
     e->index = index;
@@ -438,8 +479,31 @@ static inline struct sn_entry *tuple_lookup(const struct sn_table *t, const stru
     return s ? slot_entry(s) : NULL;
 }
 
+/* As probe(), where every bit of the key counts. */
+static inline uint64_t probe_exact(const struct sn_map *m, const uint64_t *key, uint32_t words,
+                                   uint64_t hash) {
+    for (uint64_t i = hash & m->mask;; i = (i + 1) & m->mask) {
+        uint64_t s = m->slots[i];
+        if (s == 0) return 0;
+        if (((s ^ hash) & ~PTR_MASK) || s == TOMB) continue;
+        const struct sn_entry *e = slot_entry(s);
+        uint64_t differs = 0;
+        for (uint32_t w = 0; w < words; w++) differs |= e->data[w] ^ key[w];
+        if (!differs) return s;
+    }
+}
+
+static struct sn_entry *lookup_exact(const struct sn_table *t, const uint64_t *key) {
+    const struct sn_tuple *u = t->tuples[0];
+    uint64_t h = hash_words(key, t->words, t->seed);
+    uint64_t s = probe_exact(&u->now, key, t->words, h);
+    if (!s && SN_UNLIKELY(u->old.slots != NULL)) s = probe_exact(&u->old, key, t->words, h);
+    return s ? slot_entry(s) : NULL;
+}
+
 struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key) {
     struct sn_entry *best = NULL;
+    if (t->exact) return t->n_tuples ? lookup_exact(t, key) : NULL;
     for (uint32_t i = 0; i < t->n_tuples; i++) {
         const struct sn_tuple *u = t->tuples[i];
         if (best && (!t->by_prio || best->priority >= u->rank)) break;
@@ -482,7 +546,9 @@ void sn_table_free(struct sn_table *t) {
         if (e) free(e->note);
     }
     for (uint32_t i = 0; i < t->n_tuples; i++) tuple_free(t->tuples[i]);
-    for (uint32_t i = 0; i < t->n_chunks; i++) free(t->chunks[i]);
+    for (uint32_t i = 0; i < t->n_areas; i++) area_free(t->areas[i], t->area_sizes[i]);
+    free(t->areas);
+    free(t->area_sizes);
     free(t->tuples);
     free(t->chunks);
     free(t->default_params);

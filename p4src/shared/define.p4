@@ -26,6 +26,7 @@ const bit<16> FLOOD_GROUP = 1;
 const bit<8> COPY_WATCH = 1;    // a copy for the controller
 const bit<8> COPY_EXTRA = 2;    // a second segment, made in a pass of its own
 const bit<8> COPY_REPORT = 4;   // a report of the leg's registers, likewise
+const bit<8> COPY_ANNOUNCE = 8; // an announcement, likewise
 const bit<32> CPU_CLONE_SESSION = 1;    // COPY_WATCH alone; egress clones too
 
 const bit<16> ETHERTYPE_IPV4 = 0x0800;
@@ -110,16 +111,17 @@ enum bit<8> Kind {
     ANSWER = 5,         // an ACK for old data, back to where it came from
     REPORT = 6,
     DELIVER = 7,        // it has been routed to a host of this device
-    OLD = 8,            // the segment, on the old path
-    OLD_CLAMPED = 9,    // likewise, its ACK only as far as the old path goes
-    OLD_RESET = 10,
-    NEW = 11,           // the segment, on the new path
-    HOST_ANSWER = 12,   // an ACK for the host that sent it
-    SPLIT = 13,         // across the cutoff: for the agent
-    HOST = 14,          // the segment, to the host
-    HOST_BARE = 15,     // only its ACK, to the host
-    NEW_PATH = 16,      // of its handshake: for the agent
-    NOTHING = 17
+    ANNOUNCE = 8,       // an announcement, ahead of data by the new path
+    OLD = 9,            // the segment, on the old path
+    OLD_CLAMPED = 10,   // likewise, its ACK only as far as the old path goes
+    OLD_RESET = 11,
+    NEW = 12,           // the segment, on the new path
+    HOST_ANSWER = 13,   // an ACK for the host that sent it
+    SPLIT = 14,         // across the cutoff: for the agent
+    HOST = 15,          // the segment, to the host
+    HOST_BARE = 16,     // only its ACK, to the host
+    NEW_PATH = 17,      // of its handshake: for the agent
+    NOTHING = 18
 }
 
 #endif

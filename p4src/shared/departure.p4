@@ -7,7 +7,8 @@
 //    no data               old at min(seq, C_out)             new at max(seq, C_out)
 //
 // An ACK is split off only if it says something new, and in a pass of its own (meta.extra). A stale ACK is
-// the new path's first number; the other anchor puts in what its host knows already.
+// the new path's first number; the other anchor puts in what its host knows already. Ahead of new data goes
+// an announcement, until the other side is known to have it.
 #ifndef DYSCO_DEPARTURE_P4
 #define DYSCO_DEPARTURE_P4
 
@@ -99,6 +100,11 @@ control DepartByTwo(in headers_t hdr, inout metadata_t meta, in bool content, in
                 meta.extra = Kind.OLD_LAST;
             } else if (!acks_new && news) {
                 meta.extra = Kind.OLD_BARE;
+            }
+            bit<32> epoch;
+            told.read(epoch, meta.slot);
+            if (epoch != meta.leg.epoch) {
+                meta.copies = meta.copies | COPY_ANNOUNCE;
             }
         } else if (!is_before(meta.reg.cutoff_out,
                               hdr.tcp.seq + (bit<32>)meta.payload + (bit<32>)hdr.tcp.fin)) {

@@ -57,12 +57,81 @@ control Announce(inout headers_t hdr, inout metadata_t meta) {
     }
 }
 
+// A segment of the host becomes an announcement to whom the last one went.
+control MakeAnnouncement(inout headers_t hdr, inout metadata_t meta) {
+    apply {
+        bit<128> own;
+        bit<128> peer;
+        bit<32> edge;
+        own_address.read(own, meta.slot);
+        peer_address.read(peer, meta.slot);
+        edge_in.read(edge, meta.slot);
+
+        hdr.tcp.setInvalid();
+        hdr.udp.setValid();
+        hdr.udp.sport = ANNOUNCEMENT_PORT;
+        hdr.udp.dport = ANNOUNCEMENT_PORT;
+        hdr.udp.length = ANNOUNCEMENT_SIZE;
+        hdr.announcement.setValid();
+        hdr.announcement.magic = ANNOUNCEMENT_MAGIC;
+        hdr.announcement.token = meta.leg.token;
+        hdr.announcement.epoch = meta.leg.epoch;
+        hdr.announcement.cutoff = meta.reg.cutoff_out;
+        hdr.announcement.edge = edge;
+        hdr.announcement.known = (bit<16>)meta.reg.known;
+        // Length and ports stand twice: in the pseudo-header, and for both ends.
+        bit<32> sum = (bit<32>)PROTO_UDP + (bit<32>)ANNOUNCEMENT_SIZE * 2
+            + (bit<32>)ANNOUNCEMENT_PORT * 2 + change_32(0, ANNOUNCEMENT_MAGIC)
+            + change_32(0, meta.leg.token[63:32]) + change_32(0, meta.leg.token[31:0])
+            + change_32(0, meta.leg.epoch) + change_32(0, meta.reg.cutoff_out) + change_32(0, edge)
+            + (bit<32>)meta.reg.known + change_v6(0, own) + change_v6(0, peer);
+        hdr.udp.checksum = 0xffff;
+        Patch.apply(hdr.udp.checksum, sum);
+        if (hdr.udp.checksum == 0) {
+            hdr.udp.checksum = 0xffff;
+        }
+
+        if (hdr.ipv4.isValid()) {
+            hdr.ipv4_options.setInvalid();
+            hdr.ipv4.ihl = 5;
+            hdr.ipv4.length = 20 + ANNOUNCEMENT_SIZE;
+            hdr.ipv4.dscp = 0;
+            hdr.ipv4.ecn = 0;
+            hdr.ipv4.protocol = PROTO_UDP;
+            hdr.ipv4.src = own[31:0];
+            hdr.ipv4.dst = peer[31:0];
+            bit<32> words = 0x4500 + (bit<32>)hdr.ipv4.length + (bit<32>)hdr.ipv4.id
+                + (bit<32>)(hdr.ipv4.flags ++ hdr.ipv4.fragment)
+                + (bit<32>)(hdr.ipv4.ttl ++ hdr.ipv4.protocol)
+                + change_v4(0, hdr.ipv4.src) + change_v4(0, hdr.ipv4.dst);
+            hdr.ipv4.checksum = 0xffff;
+            Patch.apply(hdr.ipv4.checksum, words);
+            meta.frame = 14 + 20 + (bit<32>)ANNOUNCEMENT_SIZE;
+        } else {
+            hdr.ipv6.length = ANNOUNCEMENT_SIZE;
+            hdr.ipv6.dscp = 0;
+            hdr.ipv6.ecn = 0;
+            hdr.ipv6.next = PROTO_UDP;
+            hdr.ipv6.src = own;
+            hdr.ipv6.dst = peer;
+            meta.frame = 14 + 40 + (bit<32>)ANNOUNCEMENT_SIZE;
+        }
+    }
+}
+
 // The agent's packet-out: meta.kind is REPORT if the host has sent a FIN, else ours leaves.
 control LatchOut(inout headers_t hdr, inout metadata_t meta) {
     apply {
         bool done;
         Latch.apply(meta, done);
         if (done) {
+            if (hdr.ipv4.isValid()) {
+                own_address.write(meta.slot, (bit<128>)hdr.ipv4.src);
+                peer_address.write(meta.slot, (bit<128>)hdr.ipv4.dst);
+            } else {
+                own_address.write(meta.slot, hdr.ipv6.src);
+                peer_address.write(meta.slot, hdr.ipv6.dst);
+            }
             Announce.apply(hdr, meta);
         } else {
             meta.kind = Kind.REPORT;
@@ -142,6 +211,13 @@ control Announced(inout headers_t hdr, inout metadata_t meta) {
                 }
                 if (hdr.announcement.known == 1) {
                     told.write(meta.slot, meta.leg.epoch);
+                }
+                if (hdr.ipv4.isValid()) {
+                    own_address.write(meta.slot, (bit<128>)hdr.ipv4.dst);
+                    peer_address.write(meta.slot, (bit<128>)hdr.ipv4.src);
+                } else {
+                    own_address.write(meta.slot, hdr.ipv6.dst);
+                    peer_address.write(meta.slot, hdr.ipv6.src);
                 }
                 if (news || hdr.announcement.known == 0) {
                     meta.kind = Kind.ANSWER;

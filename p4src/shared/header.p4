@@ -132,6 +132,8 @@ header announcement_h {
     bit<16> known;          // 1: the sender has the receiver's announcement
 }
 
+const bit<16> ANNOUNCEMENT_SIZE = 34;   // bytes with the UDP header
+
 // A query (only the slot counts), and a report: the leg's registers.
 header leg_h {
     slot_t  slot;

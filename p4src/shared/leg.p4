@@ -32,6 +32,8 @@ register<bit<32>>(SLOTS) drained;
 register<bit<32>>(SLOTS) cutoff_out;
 register<bit<32>>(SLOTS) cutoff_in;
 register<bit<32>>(SLOTS) last_way;      // 1: new
+register<bit<128>>(SLOTS) own_address;  // of the last announcement that passed; IPv4 in the low bits
+register<bit<128>>(SLOTS) peer_address;
 
 counter(10, CounterType.packets) legs;
 

@@ -436,6 +436,8 @@ control DyscoDeparser(packet_out packet, in headers_t hdr) {
         packet.emit(hdr.ipv4);
         packet.emit(hdr.ipv4_options);
         packet.emit(hdr.ipv6);
+        packet.emit(hdr.udp);
+        packet.emit(hdr.announcement);
         packet.emit(hdr.tcp);
         packet.emit(hdr.tcp_options);
         packet.emit(hdr.before);
@@ -447,8 +449,6 @@ control DyscoDeparser(packet_out packet, in headers_t hdr) {
         packet.emit(hdr.blocks);
         packet.emit(hdr.behind);
         packet.emit(hdr.late_timestamps);
-        packet.emit(hdr.udp);
-        packet.emit(hdr.announcement);
         packet.emit(hdr.icmp);
         packet.emit(hdr.quoted_ipv4);
         packet.emit(hdr.quoted_ipv4_options);

@@ -150,7 +150,8 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
             meta.events = 0;
             meta.dst_host = meta.deliver_to;
             meta.out_port = meta.deliver_port;
-        } else if (meta.again == Kind.ANSWER || meta.again == Kind.REPORT) {
+        } else if (meta.again == Kind.ANSWER || meta.again == Kind.REPORT
+                   || meta.again == Kind.ANNOUNCE) {
             meta.kind = meta.again;
         } else if (submit == Submit.HOST) {
             from_host.apply(hdr, meta, has_tuple, first_syn, departs, punted);
@@ -232,6 +233,13 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
                 meta.dst_host = NO_HOST;
             } else {
                 meta.kind = Kind.NOTHING;   // settled or withdrawn meanwhile
+            }
+        } else if (meta.kind == Kind.ANNOUNCE) {
+            if (meta.reg.switching == 1) {
+                MakeAnnouncement.apply(hdr, meta);
+                by_route = true;
+            } else {
+                meta.kind = Kind.NOTHING;
             }
         }
         if (meta.edited == 1) {
@@ -315,6 +323,9 @@ control DyscoEgress(inout headers_t hdr, inout metadata_t meta,
                 recirculate_preserving_field_list(1);
             } else if (standard.egress_rid == (bit<16>)COPY_REPORT) {
                 meta.again = Kind.REPORT;
+                recirculate_preserving_field_list(1);
+            } else if (standard.egress_rid == (bit<16>)COPY_ANNOUNCE) {
+                meta.again = Kind.ANNOUNCE;
                 recirculate_preserving_field_list(1);
             } else {
                 PacketIn.apply(hdr, meta, meta.copy_host, meta.copy_reason);

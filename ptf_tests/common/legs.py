@@ -377,9 +377,14 @@ class LegTest(DyscoTest):
         before: Registers,
     ) -> None:
         """Compare with what the rules say."""
-        out = [(where, what) for where, what in out if where not in (To.PEER, To.SPLIT)]
         if to:
-            assert Counter(where for where, _ in out) == Counter(to), f"the rules say {out}"
+            where = Counter(where for where, _ in out if where not in (To.PEER, To.SPLIT))
+            assert where == Counter(to), f"the rules say {out}"
+        left = [
+            what if where is To.PEER else (where, what)
+            for where, what in out
+            if where is not To.SPLIT
+        ]
         new = self.entry.new
         if (
             new is not None
@@ -390,7 +395,7 @@ class LegTest(DyscoTest):
         ):
             self.told = new.epoch
             packet_ins.append((Reason.LEG, EVENTS["drained"]))
-        self.collect(out, packet_ins)
+        self.collect(left, packet_ins)
 
     def collect(self, out: Sequence[Any], packet_ins: Sequence[tuple[Reason, Any]]) -> None:
         """Exactly this leaves, and these packet-ins come."""

@@ -209,6 +209,8 @@ class Device:
         for name in _REGISTERS:
             self.plane.set_register(name, SLOT, getattr(registers, name))
         self.plane.set_register("isn", SLOT, registers.isn or 0)
+        self.plane.set_register("own_address", SLOT, int(session(self.version).src))
+        self.plane.set_register("peer_address", SLOT, int(PEER[self.version]))
         self.plane.set_register("fin_sent", SLOT, int(registers.fin_sent))
         self.plane.set_register("last_way", SLOT, int(registers.last_way is Way.NEW))
 
@@ -259,10 +261,10 @@ class Device:
         if port == CPU:
             (reason,) = struct.unpack_from("!B", data, 6)
             return Told(Reason(reason), data[7:])
-        if _is_udp(data):
+        if is_udp(data):
             assert port == PEER_PORT
             assert data[:6] == NEXT_MAC
-            return _announcement(data, self.version)
+            return announcement_of(data, self.version)
         found, others = segment_of(data, self.ends_of(port))
         if port == PORT:
             assert data[:6] == MAC
@@ -356,7 +358,8 @@ def split_options(options: bytes) -> list[bytes]:
     return out
 
 
-def _is_udp(data: bytes) -> bool:
+def is_udp(data: bytes) -> bool:
+    """True for what may be an announcement."""
     return data[23 if data[12:14] == b"\x08\x00" else 20] == 17
 
 
@@ -372,7 +375,7 @@ def _filled(data: bytes, message: Announcement) -> bytes:
     return data[: at - 2] + total.to_bytes(2, "big") + body
 
 
-def _announcement(data: bytes, version: int) -> Announcement:
+def announcement_of(data: bytes, version: int) -> Announcement:
     """What a frame announces, all checksums verified."""
     at = data.index(legs.ANNOUNCEMENT_MAGIC)
     ends = data[26:34] if version == 4 else data[22:54]

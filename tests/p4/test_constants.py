@@ -99,7 +99,7 @@ def test_room_for_policies(pipeline: Pipeline) -> None:
 
 
 def test_copies(define: Define) -> None:
-    names = ("COPY_WATCH", "COPY_EXTRA", "COPY_REPORT")
+    names = ("COPY_WATCH", "COPY_EXTRA", "COPY_REPORT", "COPY_ANNOUNCE")
     assert tuple(define.constants[name] for name in names) == static_rows.COPIES
     assert define.constants["COPY_WATCH"] == define.constants["CPU_CLONE_SESSION"]
 

@@ -15,10 +15,13 @@ from leg_device import (
     CPU,
     EPOCH,
     OUT_PORTS,
+    PEER_PORT,
     PORT,
     TOKEN,
     Device,
+    announcement_of,
     frame,
+    is_udp,
     segment_of,
     session,
     subsession,
@@ -28,7 +31,16 @@ from dysco.agent import packet
 from dysco.agent.reconfigure import arrival, departure
 from dysco.agent.reconfigure.segment import ACK, PSH, Segment
 from dysco.agent.reconfigure.serial import add
-from dysco.agent.reconfigure.state import Entry, NewWay, OldWay, Path, Registers, To, Way
+from dysco.agent.reconfigure.state import (
+    Announcement,
+    Entry,
+    NewWay,
+    OldWay,
+    Path,
+    Registers,
+    To,
+    Way,
+)
 
 _VNET = struct.Struct("=BBHHHH")
 _NEEDS_CSUM, _TCPV4, _TCPV6 = 1, 1, 4
@@ -107,22 +119,36 @@ def completed(port: int, data: bytes, vnet: bytes) -> Left:
     return Left(port, data, size if gso else 0)
 
 
-def expected(device: Device, sent: departure.Sent) -> list[tuple[int, Segment, int]]:
-    """Port, segment, and how it is cut."""
+Item = tuple[int, Segment | Announcement, int]
+"""Port, what leaves there, and how it is cut."""
+
+
+def expected(sent: departure.Sent) -> list[Item]:
+    """What the rules say."""
     ports = {
         To.OLD: OUT_PORTS[Path.FIRST],
         To.NEW: OUT_PORTS[Path.SECOND],
         To.HOST: PORT,
+        To.PEER: PEER_PORT,
     }
-    out = []
+    out: list[Item] = []
     for to, what in sent:
-        if isinstance(what, Segment):
-            out.append((ports[to], what, MSS if len(what.data) > MSS else 0))
+        if to is not To.SPLIT:
+            long = isinstance(what, Segment) and len(what.data) > MSS
+            out.append((ports[to], what, MSS if long else 0))
     return sorted(out, key=str)
 
 
-def left(device: Device, frames: list[Left]) -> list[tuple[int, Segment, int]]:
-    out = [(f.port, segment_of(f.data, device.ends_of(f.port))[0], f.gso_size) for f in frames]
+def left(device: Device, frames: list[Left]) -> list[Item]:
+    """What left."""
+    out: list[Item] = []
+    for port, data, size in frames:
+        what: Segment | Announcement
+        if is_udp(data):
+            what = announcement_of(data, device.version)
+        else:
+            what, _ = segment_of(data, device.ends_of(port))
+        out.append((port, what, size))
     return sorted(out, key=str)
 
 
@@ -140,7 +166,7 @@ def test_departure(
     device.set_registers(registers)
     wanted = departure.from_host(ENTRY, registers, segment)
     got = run(device, PORT, frame(session(device.version), segment))
-    assert left(device, got) == expected(device, wanted)
+    assert left(device, got) == expected(wanted)
 
 
 @pytest.mark.parametrize("size", [100, 5 * MSS, 60000])
@@ -159,4 +185,4 @@ def test_arrival(device: Device, size: int, done: bool, way: Way) -> None:
     path = ENTRY.path if way is Way.OLD else ENTRY.path.other
     data = frame(subsession(device.version, path).reversed, segment)
     got = run(device, OUT_PORTS[path], data)
-    assert left(device, got) == expected(device, wanted)
+    assert left(device, got) == expected(wanted)

@@ -52,7 +52,7 @@ from dysco.agent.reconfigure.state import (
 from dysco.controller import legs
 
 EXAMPLES = settings(
-    max_examples=int(os.environ.get("EXAMPLES", "100")),
+    max_examples=int(os.environ.get("EXAMPLES", "60")),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
@@ -211,6 +211,8 @@ def compare(
     """The device did what the reference did."""
     sent = Counter((s.to, s.segment) for s in got if isinstance(s, Sent))
     assert sent == expected_of(expected)
+    announced = [item for item in got if isinstance(item, Announcement)]
+    assert announced == [what for to, what in expected if to is To.PEER]
     assert asdict(device.registers()) == asdict(without_isn(after))
     packet_ins = [item for item in got if isinstance(item, Told)]
     reports = [legs.parse_report(p.frame) for p in packet_ins if p.reason is Reason.LEG]

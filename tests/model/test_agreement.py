@@ -14,7 +14,7 @@ from dysco.agent.reconfigure.left import LeftAnchor, LeftState, Patience
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.member import Role as AnchorRole
 from dysco.agent.reconfigure.messages import Ends, Leg, ReconfigurationId, RequestLock
-from dysco.agent.reconfigure.right import RightState
+from dysco.agent.reconfigure.right import RightAnchor, RightState
 from dysco.agent.reconfigure.segment import RST, Segment
 from dysco.agent.reconfigure.state import Entry, Registers
 from model.table import LEFT, LOCK, MODEL, RIGHT, TIMED
@@ -24,7 +24,7 @@ from tests.reconfigure.simulation.node import Node
 from tests.reconfigure.simulation.scenarios import KINDS, scenario
 from tests.reconfigure.simulation.world import Scenario, Step, World
 
-LEAST, MOST = 10, 60
+LEAST, MOST = 25, 60
 """Seeds of each kind: as many as it takes to see all steps."""
 POLL = 0.0001
 
@@ -87,6 +87,23 @@ def _refused() -> World:
     return world
 
 
+def _reset(holds: Callable[[LeftAnchor, RightAnchor], bool]) -> World:
+    """The client aborts, as soon as it holds; the proxy to be removed is full for long."""
+    world = World(1, Scenario(("proxy",), (Step(0.01, 0, 2),), stalled=(0.3, 0.3), linger=1.0))
+    _abort_when(world, holds)
+    return world
+
+
+def _abort_when(world: World, holds: Callable[[LeftAnchor, RightAnchor], bool]) -> None:
+    left, right = _nodes(world)
+
+    def reached() -> bool:
+        one, other = left.member.left, right.member.right
+        return one is not None and other is not None and holds(one, other)
+
+    _when(world, reached, world._abort)
+
+
 def _out_of_patience(state: LeftState) -> None:
     ends = Ends(0, 0, timestamps=True, sack=True)
     request = RequestLock(ReconfigurationId(0, 1), 2, 1, 1, ends)
@@ -104,6 +121,13 @@ def test_the_code_takes_the_steps_of_the_table() -> None:
         _refused().run()
         for at in (LeftState.LOCKING, LeftState.SWITCHING):
             _lease(2, at).run()
+        for left in (LeftState.CONNECTING, LeftState.SWITCHING, LeftState.DRAINING):
+            _reset(lambda one, _, at=left: one.state is at).run()
+        for right in (RightState.PREPARED, RightState.DRAINING, RightState.DRAINED):
+            _reset(lambda _, other, at=right: other.state is at).run()
+        world = _lease(1, LeftState.SWITCHING)
+        _abort_when(world, lambda _, other: other.state is RightState.REVOKED)
+        world.run()
         for seed in range(MOST):
             for kind in KINDS:
                 World(seed, scenario(seed, kind)).run()

@@ -46,6 +46,8 @@ class WishOut(_Model):
     """What begins, or why not."""
     left: str | None = None
     right: str | None = None
+    at: float = 0.0
+    """When it was asked for, and so `started` of the reconfiguration."""
 
 
 class ReconfigurationOut(_Model):
@@ -196,18 +198,19 @@ def _start(service: Service, whole: WholeSession, wish: Wish) -> WishOut:
     try:
         plan = _plan(service, whole, wish)
         event = Reconfigure(whole.id, plan.right, plan.through)
-        service.chronicle.asked(whole.id, plan.left, plan.right, plan.through)
+        at = service.chronicle.asked(whole.id, plan.left, plan.right, plan.through)
         told = service.tell_agent(plan.left, event)
     except (WishError, NotFoundError, DeviceError) as error:
         return WishOut(session=f"{whole.id:013x}", accepted=False, detail=str(error))
-    return _out(whole.id, told, plan)
+    return _out(whole.id, told, plan, at)
 
 
-def _out(session: int, told: list[Tell], plan: Plan) -> WishOut:
+def _out(session: int, told: list[Tell], plan: Plan, at: float = 0.0) -> WishOut:
     return WishOut(
         session=f"{session:013x}",
         accepted=not any(tell.counter == _REFUSED for tell in told),
         detail="; ".join(tell.text for tell in told) or "the agent did not answer",
         left=plan.left,
         right=plan.right,
+        at=at,
     )

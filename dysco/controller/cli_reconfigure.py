@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import statistics
 import time
 from collections import Counter
@@ -79,7 +80,7 @@ def reconfigure(
         "by": new or None,
     }
     asked = client.post("v1", "reconfigurations", body=body)
-    started = {a["session"] for a in asked if a["accepted"]}
+    started = {a["session"]: a["at"] for a in asked if a["accepted"]}
     if no_wait:
         _say(context, asked)
         return
@@ -99,14 +100,16 @@ def _say(context: _Context, answers: Sequence[dict[str, Any]]) -> None:
         raise SystemExit(EXIT_NOT_ALL)
 
 
-def _wait(context: _Context, sessions: set[str], timeout: float) -> dict[str, dict[str, Any]]:
-    """The last reconfiguration of each session, until all are over or the time is."""
+def _wait(
+    context: _Context, sessions: dict[str, float], timeout: float
+) -> dict[str, dict[str, Any]]:
+    """The reconfiguration of each session that began then, until all are over or the time is."""
     until = time.monotonic() + timeout
     found: dict[str, dict[str, Any]] = {}
     with _bar(context, len(sessions)) as show:
         while True:
             for known in context.client.get("v1", "reconfigurations"):
-                if known["session"] in sessions:
+                if known["started"] >= sessions.get(known["session"], math.inf):
                     found[known["session"]] = known
             show(sum(1 for known in found.values() if known["over"]))
             if len(found) == len(sessions) and all(known["over"] for known in found.values()):

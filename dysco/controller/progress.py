@@ -65,11 +65,13 @@ class Chronicle:
         self._known: OrderedDict[tuple[int, str, int], Reconfiguration] = OrderedDict()
         self._asked: dict[tuple[int, str], tuple[str, tuple[str, ...], float]] = {}
 
-    def asked(self, session: int, left: str, right: str, through: tuple[str, ...]) -> None:
-        """An operator asked for it: its time begins here, waiting included."""
+    def asked(self, session: int, left: str, right: str, through: tuple[str, ...]) -> float:
+        """An operator asked for it: its time, which begins here, waiting included."""
         if len(self._asked) >= MAX_RECONFIGURATIONS:
             self._asked.pop(next(iter(self._asked)))
-        self._asked[session, left] = (right, through, time.time())
+        now = time.time()
+        self._asked[session, left] = (right, through, now)
+        return now
 
     def add(self, host: str, progress: Progress) -> None:
         """A step."""

@@ -108,8 +108,9 @@ class Stream:
 
     def change(self, *words: str) -> dict[str, Any]:
         """Reconfigure it; the summary."""
-        before = self.network.controller.ctl("reconfigure", self.id, *words)
-        (done,) = before["reconfigurations"]
+        answer = self.network.controller.ctl("reconfigure", self.id, *words, check=False)
+        assert answer["reconfigurations"], (answer, self.network.log())
+        (done,) = answer["reconfigurations"]
         assert done["state"] == "finished", (done, self.network.log())
         self.wait_more()
         return dict(done)

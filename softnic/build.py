@@ -44,9 +44,9 @@ def compiler() -> tuple[str, str]:
     )
 
 
-def _compile(sources: Sequence[Path], output: Path, optimize: str) -> None:
+def _compile(sources: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
     path, _ = compiler()
-    command = [path, optimize, *_FLAGS, f"-I{RUNTIME}", *map(str, sources), "-o", str(output)]
+    command = [path, *flags, *_FLAGS, f"-I{RUNTIME}", *map(str, sources), "-o", str(output)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -61,14 +61,18 @@ def _compile(sources: Sequence[Path], output: Path, optimize: str) -> None:
 
 
 def shared_object(
-    name: str, sources: Sequence[Path | str], folder: Path | None, *, optimize: str = "-O2"
+    name: str,
+    sources: Sequence[Path | str],
+    folder: Path | None,
+    *,
+    flags: Sequence[str] = ("-O2",),
 ) -> Path:
     """The shared object made from `sources` (files, or C text), built unless it is in `folder`.
 
     Several processes may do this at once: each builds on its own, and the last rename wins.
     """
     folder = default_cache() if folder is None else folder
-    digest = hashlib.sha256("\0".join((*compiler(), optimize, *_FLAGS)).encode())
+    digest = hashlib.sha256("\0".join((*compiler(), *flags, *_FLAGS)).encode())
     for part in (*sources, *sorted(RUNTIME.glob("*.h"))):
         digest.update(part.encode() if isinstance(part, str) else part.read_bytes())
     target = folder / f"{name}-{digest.hexdigest()[:24]}.so"
@@ -85,11 +89,11 @@ def shared_object(
             else:
                 files.append(part)
         built = Path(scratch) / "out.so"
-        _compile(files, built, optimize)
+        _compile(files, built, flags)
         built.rename(target)
     return target
 
 
-def runtime_object(folder: Path | None = None) -> Path:
+def runtime_object(folder: Path | None = None, *, flags: Sequence[str] = ("-O2",)) -> Path:
     """The runtime, compiled."""
-    return shared_object("runtime", sorted(RUNTIME.glob("*.c")), folder)
+    return shared_object("runtime", sorted(RUNTIME.glob("*.c")), folder, flags=flags)

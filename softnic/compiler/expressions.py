@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from softnic.compiler import ir
+from softnic.compiler.jsonread import BadProgramError
 from softnic.compiler.layout import Layout, Slot
 from softnic.dataplane import UnsupportedConstructError
 
@@ -377,6 +378,8 @@ class Expressions:
                 return f"({self.boolean(cond)} ? {yes} : {no})"
             case ir.Op(op, left, right, _) if op in _COMPARE and left is not None:
                 return self._compare(op, left, right)
+            case ir.Op(op, _, _, _) if op in _BOOL_OPS:
+                raise BadProgramError(f"operator '{op}' without its operands")
         return f"({self.number(e).code} != 0)"
 
     def _compare(self, op: str, left: ir.Expr, right: ir.Expr) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from softnic.compiler import ir
 from softnic.compiler.calculations import Calculations
 from softnic.compiler.deparser import DeparserWriter
+from softnic.compiler.jsonread import well_formed
 from softnic.compiler.layout import Layout
 from softnic.compiler.parsers import ParserWriter
 from softnic.compiler.primitives import Primitives
@@ -101,7 +102,12 @@ def _value_sets(parser: ParserWriter) -> dict[str, ValueSetInfo]:
 
 
 def generate(program: ir.Program) -> Generated:
-    """Write the program. Raises `UnsupportedConstructError`."""
+    """Write the program. Raises `UnsupportedConstructError` or `BadProgramError`."""
+    with well_formed():
+        return _generate(program)
+
+
+def _generate(program: ir.Program) -> Generated:
     layout = Layout(program)
     calculations = Calculations(layout)
     primitives = Primitives(layout, calculations)
@@ -135,7 +141,7 @@ def generate(program: ir.Program) -> Generated:
     )
     out.append(f"static const struct sn_vset_desc vsets[] = {{{vsets or '{0}'}}};")
     digests = ", ".join(
-        f'{{"{d.name}", {d.id}, {deparser.digest_size(d)}}}' for d in program.digests
+        f'{{"{c_text(d.name)}", {d.id}, {deparser.digest_size(d)}}}' for d in program.digests
     )
     out.append(f"static const struct sn_digest_desc digests[] = {{{digests or '{0}'}}};")
     out.append(

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 
 from softnic.compiler import ir
+from softnic.dataplane import UnsupportedConstructError
 
 Json = Mapping[str, object]
+
+MOST_BITS = 1 << 16
+MOST_CELLS = 1 << 28
 
 
 class BadProgramError(ValueError):
     """The JSON isn't what p4c writes; the text says which part."""
+
+
+@contextmanager
+def well_formed() -> Iterator[None]:
+    """What refers to nothing, or has too few parts, is told as a `BadProgramError`."""
+    try:
+        yield
+    except (BadProgramError, UnsupportedConstructError):
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise BadProgramError(
+            f"not bmv2 JSON as p4c writes it: {type(e).__name__}: {str(e)[:200]}"
+        ) from e
 
 
 def obj(value: object, what: str) -> Json:
@@ -45,6 +63,22 @@ def integer(value: object, what: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise BadProgramError(f"{what}: expected a number, found {value!r}")
+
+
+def within(value: object, what: str, most: int) -> int:
+    """A number from 1 to `most`."""
+    n = integer(value, what)
+    if not 1 <= n <= most:
+        raise BadProgramError(f"{what}: {n} is not between 1 and {most}")
+    return n
+
+
+def pair(value: object, what: str) -> tuple[object, object]:
+    """A list of two."""
+    found = items(value, what)
+    if len(found) != 2:
+        raise BadProgramError(f"{what}: expected two values, found {len(found)}")
+    return found[0], found[1]
 
 
 def hexadecimal(value: object, what: str) -> int:

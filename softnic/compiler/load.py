@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from softnic.compiler import ir
 from softnic.compiler.jsonread import (
+    MOST_BITS,
+    MOST_CELLS,
     BadProgramError,
     Json,
     hexadecimal,
@@ -15,8 +17,11 @@ from softnic.compiler.jsonread import (
     obj,
     objs,
     optional,
+    pair,
     source_of,
     string,
+    well_formed,
+    within,
 )
 from softnic.compiler.values import expression, primitive
 from softnic.dataplane import MatchKind, UnsupportedConstructError
@@ -46,7 +51,8 @@ def _header_types(root: Json) -> dict[str, ir.HeaderType]:
         for row in rows:
             signed = bool(row[2]) if len(row) > 2 else False
             if row[1] != "*":
-                fields.append(ir.FieldDecl(string(row[0], name), integer(row[1], name), signed))
+                bits = within(row[1], f"width of {name}.{row[0]}", MOST_BITS)
+                fields.append(ir.FieldDecl(string(row[0], name), bits, signed))
             elif isinstance(most, int):
                 fields.append(ir.FieldDecl(string(row[0], name), most * 8 - fixed, False, True))
             else:
@@ -131,7 +137,7 @@ def _calculations(root: Json) -> dict[str, ir.Calculation]:
 def _checksums(root: Json) -> list[ir.Checksum]:
     out = []
     for o in objs(root, "checksums"):
-        header, field = items(o.get("target"), "checksum")
+        header, field = pair(o.get("target"), "checksum")
         cond = o.get("if_cond")
         out.append(
             ir.Checksum(
@@ -149,8 +155,8 @@ def _arrays(root: Json, key: str) -> tuple[ir.Array, ...]:
     return tuple(
         ir.Array(
             string(o.get("name"), key),
-            integer(o.get("size"), key),
-            integer(o.get("bitwidth", 0), key),
+            within(o.get("size"), f"size of {o.get('name')}", MOST_CELLS),
+            within(o.get("bitwidth"), key, MOST_BITS) if "bitwidth" in o else 0,
         )
         for o in objs(root, key)
         if not o.get("is_direct")
@@ -165,11 +171,11 @@ def _meters(root: Json) -> tuple[tuple[ir.Array, ...], dict[str, ir.DirectMeter]
         if unit not in _METERS or rates != 2:
             raise UnsupportedConstructError(f"meter '{name}' of {rates} rates in {unit}")
         if o.get("is_direct"):
-            header, field = items(o.get("result_target"), name)
+            header, field = pair(o.get("result_target"), name)
             target = ir.FieldRef(string(header, name), string(field, name))
             direct[name] = ir.DirectMeter(_METERS[unit], target)
         else:
-            arrays.append(ir.Array(name, integer(o.get("size"), name), _METERS[unit]))
+            arrays.append(ir.Array(name, within(o.get("size"), name, MOST_CELLS), _METERS[unit]))
     return tuple(arrays), direct
 
 
@@ -191,7 +197,7 @@ def _actions(root: Json) -> dict[int, ir.Action]:
     for o in objs(root, "actions"):
         name, number = string(o.get("name"), "action"), integer(o.get("id"), "action")
         params = tuple(
-            (string(p.get("name"), name), integer(p.get("bitwidth"), name))
+            (string(p.get("name"), name), within(p.get("bitwidth"), f"width in {name}", MOST_BITS))
             for p in objs(o, "runtime_data")
         )
         out[number] = ir.Action(
@@ -285,7 +291,7 @@ def _table_key(o: Json) -> ir.TableKey:
     if isinstance(target, str):
         ref = ir.FieldRef(target, "$valid$")
     else:
-        header, field = items(target, "key")
+        header, field = pair(target, "key")
         ref = ir.FieldRef(string(header, "key"), string(field, "key"))
     mask = o.get("mask")
     name = string(o.get("name") or f"{ref.header}.{ref.field}", "key")
@@ -377,10 +383,8 @@ def load(data: bytes) -> ir.Program:
         raise BadProgramError(f"not JSON: {e}") from None
     except RecursionError:
         raise BadProgramError("not bmv2 JSON as p4c writes it: nested too deeply") from None
-    try:
+    with well_formed():
         return _program(root)
-    except (KeyError, IndexError, TypeError, RecursionError) as e:
-        raise BadProgramError(f"not bmv2 JSON as p4c writes it: {type(e).__name__} {e}") from e
 
 
 def _program(root: Json) -> ir.Program:
@@ -397,8 +401,8 @@ def _program(root: Json) -> ir.Program:
         raise UnsupportedConstructError("a deparser with statements other than emit")
     aliases = {}
     for row in items(root.get("field_aliases") or [], "field_aliases"):
-        alias, target = items(row, "field_aliases")
-        header, field = items(target, "field_aliases")
+        alias, target = pair(row, "field_aliases")
+        header, field = pair(target, "field_aliases")
         aliases[string(header, "alias"), string(field, "alias")] = string(alias, "alias")
     meters, direct_meters = _meters(root)
     return ir.Program(

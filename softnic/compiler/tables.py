@@ -291,7 +291,10 @@ class TableWriter:
 
 def c_text(name: str) -> str:
     """A name within a C string."""
-    return name.replace("\\", "\\\\").replace('"', '\\"')
+    plain = (
+        chr(b) if 32 <= b < 127 and chr(b) not in '\\"?' else f"\\{b:03o}" for b in name.encode()
+    )
+    return "".join(plain)
 
 
 def _label(name: str) -> str:

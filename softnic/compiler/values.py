@@ -6,14 +6,17 @@ from collections.abc import Callable, Mapping
 
 from softnic.compiler import ir
 from softnic.compiler.jsonread import (
+    MOST_BITS,
     Json,
     hexadecimal,
     integer,
     items,
     obj,
     objs,
+    pair,
     source_of,
     string,
+    within,
 )
 from softnic.dataplane import UnsupportedConstructError
 
@@ -66,8 +69,8 @@ def _hexstr(o: Json) -> ir.Expr:
 
 
 def _lookahead(o: Json) -> ir.Expr:
-    offset, bits = items(o.get("value"), "lookahead")
-    return ir.Lookahead(integer(offset, "lookahead"), integer(bits, "lookahead"))
+    offset, bits = pair(o.get("value"), "lookahead")
+    return ir.Lookahead(integer(offset, "lookahead"), within(bits, "lookahead", MOST_BITS))
 
 
 def _vector(o: Json) -> ir.Expr:

@@ -1,6 +1,6 @@
 """A data plane between two veth pairs of the cage, with raw sockets at the far ends.
 
-    f1 ── p1 [ port 1: entities :port 2 ] p2 ── f2
+f1 ── p1 [ port 1: entities :port 2 ] p2 ── f2
 """
 
 from __future__ import annotations

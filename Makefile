@@ -8,7 +8,7 @@ TEST   ?=
 BENCH  ?= all
 export TARGET
 
-.PHONY: help demo test check ptf bench p4 setup doctor clean
+.PHONY: help demo test check ptf verify bench p4 setup doctor clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,6 +28,9 @@ check: setup    ## style, types, rooms, and that the compiled P4 is of its sourc
 
 ptf: setup $(VENV)-ptf/.ready ## packet tests of the P4 program (TARGET=bmv2, TEST=name)
 	@$(BIN)/python -m ptf_tests --target $(TARGET) $(if $(TEST),--test $(TEST))
+
+verify: setup   ## check the protocol's model exhaustively (NAME="paths: proxy")
+	@$(BIN)/python -m model.verify --markdown $(if $(NAME),"$(NAME)")
 
 bench: setup    ## measure (BENCH=forward|connect|goodput|memory); results in out/bench
 	@$(BIN)/python -m dysco.bench $(BENCH)

@@ -103,7 +103,7 @@ CONFIGURATIONS: tuple[Run, ...] = (
         LOSSES=2,
     ),
     _lock("the session ends", "RST while locks are held", 4, (0, 3), ENDS=1, quick=1),
-    _lock("the session ends, two", "the same", 4, (0, 2), (1, 3), ENDS=1),
+    _lock("the session ends, two", "the same", 4, (0, 2), (1, 3), ENDS=1, LOSSES=0, REPEATS=0),
     _path(
         "transparent",
         "insert, delete, replace of any number of boxes that pass bytes on; mobility",

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dysco.bench import connect, forward, goodput, memory, plot, result
+from dysco.bench import connect, forward, goodput, memory, plot, result, target
 from dysco.bench.machine import Machine, this_commit, this_machine
 from dysco.bench.result import Point
 from dysco.bench.scale import Scale
@@ -24,7 +24,7 @@ from dysco.topo.process import ProcessError
 Run = Callable[[Tools, Scale, Path], Iterator[Point]]
 
 BENCHMARKS: dict[str, Run] = {
-    module.NAME: module.run for module in (forward, connect, goodput, memory)
+    module.NAME: module.run for module in (forward, target, connect, goodput, memory)
 }
 
 _PROGRAMS = ("nft", "conntrack", "iperf3")

@@ -325,7 +325,10 @@ class World:
                     return False
                 if not app.endpoint.done:
                     return False
-        return all(not plane.agent.sessions for plane in self.planes.values())
+        return not any(
+            plane.agent.sessions or plane.agent._reconfigurer.sessions
+            for plane in self.planes.values()
+        )
 
     def run(self) -> World:
         """Until all is over; raises ComplaintError with the seed if something does not hold."""

@@ -67,6 +67,7 @@ class Endpoint:
         self.nxt = 0
         self.top = 0
         self.edge = peer_window
+        self.widest = peer_window
         self.wl1 = 0
         self.cwnd = options.initial_window
         self.sacked: list[tuple[int, int]] = []
@@ -271,7 +272,11 @@ class Endpoint:
         ack = self.una + diff(s.ack, add(self.isn, 1 + self.una))
         if ack > self.top:
             return False
+        if ack < self.una - self.widest:
+            # RFC 5961, 5.2: its data, too, is not believed.
+            return False
         edge = ack + (s.window << self.peer_scale)
+        self.widest = max(self.widest, edge - ack)
         if ack < self.una:
             return True
         same = edge == self.edge

@@ -74,7 +74,7 @@ def test_same_seed_same_run() -> None:
     assert one.clock.steps == other.clock.steps
 
 
-@pytest.mark.parametrize("seed", [12151, 13718, 15452, 18435])
+@pytest.mark.parametrize("seed", [12151, 13718, 15452, 18435, 43581])
 def test_found_once(seed: int) -> None:
-    """The end of a lock has to pass a hop that has left the chain already."""
+    """The end of a lock has to pass a hop that has left, and outlives the left anchor's session."""
     World(seed, story(seed)).run()

@@ -414,8 +414,11 @@ class Reconfigurer:
                 )
         here.entries.clear()
         here.lingering.clear()
+        left = here.member.left
+        # A left anchor goes on to tell the hops that it is over.
+        done = ("left",) if left is None or left.is_over else ()
         actions += [
-            CancelTimer(TimerId(kind, session.id)) for kind in ("linger", "lease", "left", "right")
+            CancelTimer(TimerId(kind, session.id)) for kind in ("linger", "lease", "right", *done)
         ]
         return actions + self._do(here, orders, now)
 

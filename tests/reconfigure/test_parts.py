@@ -1,0 +1,206 @@
+"""What surrounds the agents: chains as operators name them, progress, journals."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from dysco.agent.events import Progress
+from dysco.agent.model import FiveTuple, OnFailure
+from dysco.agent.options import Negotiated
+from dysco.agent.reconfigure import journal as agent_journal
+from dysco.agent.reconfigure.locking import Lock
+from dysco.agent.session import Leg, Session, State
+from dysco.controller import chains
+from dysco.controller.chains import Plan, WishError
+from dysco.controller.journal import Journal, JournalFileError
+from dysco.controller.progress import MAX_RECONFIGURATIONS, Chronicle
+
+NAMES = ("client", "a", "b", "server")
+NOTHING = Negotiated(None, None, False, False)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "plan"),
+    [
+        (["a"], Plan("client", "b", ())),
+        (["b", "a"], Plan("client", "server", ())),
+        (["b"], Plan("a", "server", ())),
+    ],
+)
+def test_delete(boxes: list[str], plan: Plan) -> None:
+    assert chains.delete(NAMES, boxes) == plan
+
+
+def test_insert_and_exchange() -> None:
+    assert chains.insert(NAMES, "x", "client") == Plan("client", "a", ("x",))
+    assert chains.insert(NAMES, "x", "b") == Plan("b", "server", ("x",))
+    assert chains.exchange(NAMES, "a", "x") == Plan("client", "b", ("x",))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "why"),
+    [
+        (["x"], "x is not on the chain client > a > b > server"),
+        (["client"], "client is an end"),
+        (["b", "server"], "server is an end"),
+    ],
+)
+def test_impossible_deletes(boxes: list[str], why: str) -> None:
+    with pytest.raises(WishError, match=why):
+        chains.delete(NAMES, boxes)
+
+
+def test_boxes_that_do_not_follow_each_other() -> None:
+    with pytest.raises(WishError, match="one by one"):
+        chains.delete(("c", "x", "y", "z", "s"), ["x", "z"])
+    with pytest.raises(WishError, match="the last host"):
+        chains.insert(NAMES, "x", "server")
+
+
+@dataclass(frozen=True)
+class At:
+    name: str
+    session: Session
+
+
+def hop(name: str, position: int, left: int | None, right: int | None, spare: int = 0) -> At:
+    """A host whose subsessions are named by numbers, away from the left end."""
+    session = Session(
+        id=1,
+        session=ends(99),
+        policy=0,
+        on_failure=OnFailure.REFUSE,
+        position=position,
+        rest=(),
+        created=0.0,
+        state=State.ESTABLISHED,
+    )
+    if left is not None:
+        session.left = Leg(session, 1, ends(99), ends(left).reversed, 0, False, NOTHING)
+    if right is not None:
+        session.right = Leg(session, 1, ends(99), ends(right), 0, True, NOTHING)
+        session.right.spare = ends(spare) if spare else None
+    return At(name, session)
+
+
+def ends(number: int) -> FiveTuple:
+    return FiveTuple(ip_address("10.0.0.1"), number, ip_address("10.0.0.2"), number)
+
+
+def names(hops: tuple[At, ...]) -> list[str]:
+    return [at.name for at in hops]
+
+
+def test_paths_follow_subsessions_and_not_positions() -> None:
+    # x was put in behind the client, and y is about to take its place; z has left.
+    hops = [
+        hop("server", 1, 3, None),
+        hop("y", 1, 4, 5),
+        hop("x", 1, 2, 3),
+        hop("client", 0, None, 2, spare=4),
+        hop("z", 1, 7, 8),
+    ]
+    found = chains.paths(hops)
+    assert names(found.chain) == ["client", "x", "server"]
+    assert names(found.new) == ["y"]
+    assert names(found.rest) == ["z"]
+
+
+def test_paths_of_a_session_whose_first_hops_are_elsewhere() -> None:
+    found = chains.paths([hop("server", 2, 3, None), hop("b", 1, 2, 3)])
+    assert names(found.chain) == ["b", "server"]
+
+
+def step(state: str, number: int = 1, why: str = "") -> Progress:
+    return Progress(7, "client", number, "left anchor", state, why)
+
+
+def test_times_of_a_reconfiguration() -> None:
+    chronicle = Chronicle()
+    at = chronicle.asked(7, "client", "server", ("x",))
+    for state in ("locking", "connecting", "switching", "draining", "releasing", "finished"):
+        chronicle.add("client", step(state))
+        chronicle.add("server", Progress(7, "client", 1, "right anchor", "drained", ""))
+    (known,) = chronicle.reconfigurations(7)
+    assert known.started == at
+    assert (known.right, known.through) == ("server", ("x",))
+    assert known.locked is not None
+    assert known.switched is not None
+    assert known.finished is not None
+    assert at <= known.locked <= known.switched <= known.finished
+    assert known.is_over
+    assert chronicle.reconfigurations(8) == []
+
+
+def test_chronicles_are_bounded() -> None:
+    chronicle = Chronicle()
+    for number in range(MAX_RECONFIGURATIONS + 10):
+        chronicle.add("client", step("failed", number, "why not"))
+    known = chronicle.reconfigurations()
+    assert len(known) == MAX_RECONFIGURATIONS
+    assert known[0].number == 10
+    assert known[0].why == "why not"
+
+
+async def test_who_follows_is_told_at_once() -> None:
+    chronicle = Chronicle()
+    assert await chronicle.after(0, 0.0) == []
+    waiting = asyncio.create_task(chronicle.after(0, 30.0))
+    await asyncio.sleep(0)
+    chronicle.add("client", step("locking"))
+    (event,) = await asyncio.wait_for(waiting, 5.0)
+    assert event.number == 1
+    assert await chronicle.after(1, 0.01) == []
+
+
+def test_a_journal_keeps_the_last_record(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state")
+    journal.keep("a", 1, b"old")
+    journal.keep("a", 1, b"new")
+    journal.keep("a", 2, b"gone")
+    journal.keep("a", 2, b"")
+    journal.keep("b", 1, b"other")
+    journal.close()
+    again = Journal(tmp_path / "state")
+    assert again.of("a") == ((1, b"new"),)
+    assert again.of("b") == ((1, b"other"),)
+    assert again.of("c") == ()
+
+
+def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(b"something else, and long enough to be a file of its own" * 20)
+    with pytest.raises(JournalFileError, match="can't be used"):
+        Journal(path)
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    kept = agent_journal.Kept(Lock(5), None, None, {}, {3: 4}, 9, (ip_address("10.0.0.1"),))
+    assert agent_journal.read(agent_journal.write(kept)) == kept
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (print, ("run",))
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (b"", "version missing"),
+        (b"\x02rest", "version 02"),
+        (b"\x01", "damaged"),
+        (b"\x01" + pickle.dumps([1]), "holds a list"),
+        (b"\x01" + pickle.dumps(Evil()), "names builtins.print"),
+    ],
+)
+def test_a_record_that_is_none(record: bytes, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(agent_journal.JournalError, match=why):
+        agent_journal.read(record)
+    assert not capsys.readouterr().out

@@ -37,6 +37,13 @@ class Wish(_Model):
     by: str | None = Field(None, description="With replace: the box that takes its place.")
 
 
+class BoxWish(_Model):
+    """What a middlebox asks for itself, in one session."""
+
+    session: str = Field(description="Its id, 13 hex digits.")
+    insert: str | None = Field(None, description="A box to put behind this one; else: take it out.")
+
+
 class WishOut(_Model):
     """What became of a wish for one session."""
 
@@ -128,6 +135,31 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
         """Begin to change the chains of live sessions; refusals are answers, session by session."""
         _check(wish)
         return [_start(service, whole, wish) for whole in _chosen(service, wish)]
+
+    @app.post(
+        "/v1/middlebox/{host}/reconfigure",
+        tags=["middlebox"],
+        status_code=202,
+        responses=errors(400, 404, 422),
+    )
+    async def ask(host: str, wish: BoxWish) -> WishOut:
+        """A middlebox wants out of a session's chain, or another box beside it.
+
+        Whoever changes the stream itself must pass everything on unchanged before it asks to leave.
+        """
+        whole = service.session(_number(wish.session))
+        delete = [] if wish.insert is not None else [host]
+        after = host if wish.insert is not None else None
+        asked = Wish(
+            sessions=[wish.session],
+            match=None,
+            delete=delete,
+            insert=wish.insert,
+            after=after,
+            replace=None,
+            by=None,
+        )
+        return _start(service, whole, asked)
 
     @app.get(path, tags=["reconfigurations"], responses=errors(404, 422))
     async def list_reconfigurations(session: str | None = None) -> list[ReconfigurationOut]:

@@ -319,3 +319,15 @@ def test_kill_9_in_the_middle(network: Network, after: float) -> None:
         stream.change("--replace", "firewall=firewall2")
     stream.change("--delete", "firewall2")
     stream.finish()
+
+
+def test_a_box_takes_itself_out(network: Network) -> None:
+    stream = Stream(network, 90)
+    with network.topology.devices.entered():
+        answer = Client(network.controller.url).post(
+            "v1", "middlebox", "counter", "reconfigure", body={"session": stream.id}
+        )
+    assert answer["accepted"], answer
+    wait_until(lambda: stream.chain() == ["client", "server"], "it to be gone", 10.0, every=0.2)
+    stream.wait_more()
+    stream.finish()

@@ -1,7 +1,8 @@
 // What comes for a tracked host, by either path.
 //
 //    old path   data below C_in for the host; once the host has acknowledged C_in, answered by the
-//               anchor with ACK C_in; from C_in on dropped. ACK at most C_out.
+//               anchor with ACK C_in; from C_in on dropped. ACK at most C_out; of data, not less than what
+//               the host was told last.
 //    new path   nothing before the other side's announcement. A stale ACK becomes what the host was
 //               told last.
 //
@@ -140,6 +141,12 @@ control ArriveByOld(in headers_t hdr, inout metadata_t meta, in bool content) {
                 }
                 meta.edit.ts_value = latest(meta.edit.ts_value, given);
                 last_way.write(meta.slot, 0);
+                if (meta.kind == Kind.HOST && content && is_before(meta.edit.ack, acked)) {
+                    // What a proxy still holds may come when the new path has acknowledged far more: a host
+                    // believes no data with an ACK from before its window (RFC 5961, 5.2).
+                    meta.edit.ack = acked;
+                    meta.edit.clip = CLIP_ALL;
+                }
                 TellWindow.apply(meta);
                 TrackReceived.apply(hdr, meta);
             }

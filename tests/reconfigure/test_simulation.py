@@ -57,3 +57,19 @@ def test_same_seed_same_run() -> None:
     one, other = (World(7, scenario(7, "chain")).run() for _ in range(2))
     assert one.story() == other.story()
     assert one.clock.steps == other.clock.steps
+
+
+def test_a_proxy_delivers_what_it_held_long_after_the_other_direction_went_on() -> None:
+    """Its ACKs are then from before the window of a host that has sent much since."""
+    small = Options(buffer=1000)
+    for seed in range(10):
+        deaf = Scenario(
+            ("proxy",),
+            (Step(0.05, 0, 2),),
+            sizes=(30000, 30000),
+            options=(small, small),
+            pause=0.002,
+            near_wrap=seed % 2 == 0,
+            stalled=(0.4, 0.0) if seed % 4 < 2 else (0.0, 0.4),
+        )
+        assert World(seed, deaf).run().outcomes == [LeftState.FINISHED]

@@ -1,7 +1,8 @@
 """The rules for what comes for the host, by either path.
 
     old path   data below C_in for the host; once the host has acknowledged C_in, answered by the
-               anchor with ACK C_in; from C_in on dropped. ACK at most C_out.
+               anchor with ACK C_in; from C_in on dropped. ACK at most C_out; of data, not less than
+               what the host was told last.
     new path   nothing before the other side's announcement. A stale ACK becomes what the host was
                told last.
 
@@ -148,6 +149,10 @@ def _by_old(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -
             tsval = registers.ts_given
         tsval = latest(tsval, registers.ts_given)
     blocks = sack.below(s.sack, registers.cutoff_out) if s.sack else ()
+    if (data or flags & FIN) and diff(ack, registers.snd_una) < 0:
+        # What a proxy still holds may come when the new path has acknowledged far more: a host
+        # believes no data with an ACK from before its window (RFC 5961, 5.2).
+        ack, blocks = registers.snd_una, ()
     given = Segment(seq, ack, flags, _window(entry, registers, ack), data, blocks, tsval, s.tsecr)
     tracking.received(entry, registers, given)
     out.append((To.HOST, given))

@@ -310,7 +310,7 @@ class Counters(_Model):
     devices: dict[str, dict[str, int]]
     hosts: dict[str, dict[str, int]]
     drops: dict[str, dict[str, int]]
-    """Packets that the P4 program dropped, by device and reason."""
+    """Packets that the P4 program dropped, or a chain's change cost, by device and reason."""
 
 
 class Ready(_Model):

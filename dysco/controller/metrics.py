@@ -50,7 +50,9 @@ class _Collector(Collector):
         yield self._counters("dysco_device_events", "What happened to a device", "device")
         yield self._counters("dysco_agent_events", "What happened at a host", "host")
         drops = CounterMetricFamily(
-            "dysco_drops", "Packets that the P4 program dropped", labels=["device", "reason"]
+            "dysco_drops",
+            "Packets that the P4 program dropped, or a change cost",
+            labels=["device", "reason"],
         )
         for device, counted in self._drops.items():
             for reason, packets in counted.items():

@@ -20,6 +20,7 @@ from dysco.agent.events import PacketIn, Progress, Reason, Recovered, Submit
 from dysco.agent.model import Address, Host, MacAddress, MappingKey, Peer
 from dysco.agent.model import Mapping as SessionMapping
 from dysco.agent.model import Policy as AgentPolicy
+from dysco.agent.reconfigure.state import Count
 from dysco.controller import neighbour_frames
 from dysco.controller.config import DeviceConfig
 from dysco.controller.journal import Journal, JournalFileError
@@ -36,8 +37,9 @@ from dysco.controller.writer import MAX_UPDATES, Errors
 log = logging.getLogger(__name__)
 
 _REASONS = {int(reason): reason for reason in Reason}
-_DROPS = ("no_route", "hairpin", "bad_packet_out")
+_DROPS: tuple[str, ...] = ("no_route", "hairpin", "bad_packet_out")
 """Names of the P4 program's `Drop`."""
+_LEG_COUNTS = tuple(count.value for count in Count)
 _POLICY_TABLES = ("policy_v4", "policy_v6")
 _ROUTE_TABLES = ("route_v4", "route_v6")
 
@@ -210,18 +212,17 @@ class Nic:
         }
 
     async def drops(self) -> dict[str, int]:
-        """Packets that the P4 program dropped, by reason."""
+        """Packets that the P4 program dropped, or that a change of a chain cost, by reason."""
         found: Counter[str] = Counter()
         if self.device.state is not State.READY:
             return found
-        wanted = [
-            p4r.Entity(counter_entry=p4r.CounterEntry(counter_id=number))
-            for number in self.pipeline.drop_counters
-        ]
+        names = dict.fromkeys(self.pipeline.drop_counters, _DROPS)
+        names |= dict.fromkeys(self.pipeline.leg_counters, _LEG_COUNTS)
+        wanted = [p4r.Entity(counter_entry=p4r.CounterEntry(counter_id=number)) for number in names]
         async for entity in self.device.read(*wanted):
-            index = entity.counter_entry.index.index
-            if index < len(_DROPS):
-                found[_DROPS[index]] += entity.counter_entry.data.packet_count
+            counter, index = entity.counter_entry.counter_id, entity.counter_entry.index.index
+            if index < len(names[counter]):
+                found[names[counter][index]] += entity.counter_entry.data.packet_count
         return dict(found)
 
     # Sessions

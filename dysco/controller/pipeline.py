@@ -145,6 +145,9 @@ class Pipeline:
         self.drop_counters = tuple(
             c.preamble.id for c in info.counters if _suffix(c.preamble.name) == "drops"
         )
+        self.leg_counters = tuple(
+            c.preamble.id for c in info.counters if _suffix(c.preamble.name) == "legs"
+        )
         self.metadata = {
             header.preamble.name: {m.name: m.id for m in header.metadata}
             for header in info.controller_packet_metadata

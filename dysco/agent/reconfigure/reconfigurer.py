@@ -82,6 +82,7 @@ LINGER = 2.0
 """Seconds that an old path's entries stay, for what is still under way on it."""
 MAX_LINGERS = 15
 """How often a host that left a chain waits for its neighbour's word, LINGER each."""
+MAX_GIVEN_UP = 4096
 MAX_TRIES = 20
 """How often the hosts of a new path are told that it was given up."""
 MAX_WAITING = 8
@@ -101,6 +102,8 @@ class Reconfigurer:
         self._by_spare: dict[FiveTuple, tuple[Here, Role]] = {}
         """By what arrives on a new path, or on an old one that lingers."""
         self._guard = ReplayGuard(core.settings.replay_window, core.settings.max_senders)
+        self._given_up: dict[tuple[int, ReconfigurationId], None] = {}
+        """New paths that were given up before they got here, by session; the oldest first."""
         core.on_release = self.released
 
     @property
@@ -216,6 +219,11 @@ class Reconfigurer:
         """For a session that is over here: the end of a lock must still reach both anchors."""
         core, message = self._core, letter.message
         core.counters[Count.CONTROL_UNKNOWN] += 1
+        if isinstance(message, CancelLock):
+            # Its SYN may still be on the way.
+            self._given_up[letter.session, message.id] = None
+            if len(self._given_up) > MAX_GIVEN_UP:
+                del self._given_up[next(iter(self._given_up))]
         own = host_number(core.host.name)
         to, answer = letter.sender, message
         match message:
@@ -282,6 +290,9 @@ class Reconfigurer:
             opening = read_opening(header.opening)
         except ControlError as error:
             return [self._core.tell(Level.WARNING, Count.HEADER_MALFORMED, str(error))]
+        if (header.session_id, opening.id) in self._given_up:
+            self._core.counters[Count.NEW_PATH_UNKNOWN] += 1
+            return []
         member = here.member if here is not None else None
         if here is None or member is None or member.right is None or member.right.id != opening.id:
             return None

@@ -1,11 +1,13 @@
 """HAProxy as a transparent proxy: clients connect to the server's address, and the server sees
 the client's address and port.
 
-client ── SYN C > S ──> [tproxy: a local socket takes it] HAProxy ── SYN C > S ──> server
+    client ── C > S ──> [tproxy: a local socket takes it] HAProxy ── C > S ──> server
+                                    └── two TCP connections ──┘
 """
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from dysco.topo.namespace import Namespace
@@ -13,6 +15,8 @@ from dysco.topo.process import Process
 
 _PORT = 9000
 _MARK = 1
+_TABLE = 100
+_MAX_CONNECTIONS = 4096
 
 _RULES = f"""
 table inet dysco_proxy {{
@@ -26,37 +30,81 @@ table inet dysco_proxy {{
 
 _CONFIG = """
 global
-  maxconn 4096
+  maxconn {connections}
   stats socket {directory}/haproxy.sock mode 600
 defaults
   mode tcp
+  maxconn {connections}
   timeout connect 5s
   timeout client 1h
   timeout server 1h
-frontend taken
-  bind 0.0.0.0:{port} transparent
-  default_backend onwards
-backend onwards
-  source 0.0.0.0 usesrc client
-  server any 0.0.0.0
 """
+
+_FAMILY = """
+frontend taken{version}
+  bind {any}:{port} {options} transparent
+  default_backend onwards{version}
+backend onwards{version}
+  source {any} usesrc client
+  server any {any}
+"""
+# A server without address and port: where the client was going.
+
+_STATES = {
+    # linux/tcp_states.h
+    1: "established",
+    4: "fin-wait-1",
+    5: "fin-wait-2",
+    6: "time-wait",
+    8: "close-wait",
+    9: "last-ack",
+    11: "closing",
+}
+
+_VERSIONS = ((4, "0.0.0.0", ""), (6, "[::]", "v6only"))
 
 
 class TransparentProxy:
     """A running HAProxy in a middlebox's namespace."""
 
     def __init__(self, namespace: Namespace, directory: Path, ports: tuple[int, ...]) -> None:
-        """Start it for connections to these ports. Raises ProcessError."""
+        """Start it for connections to these ports, IPv4 and IPv6. Raises ProcessError."""
         directory.mkdir(parents=True, exist_ok=True)
+        self._namespace = namespace
         rules = _RULES.replace("@PORTS", "{ " + ", ".join(map(str, ports)) + " }")
         namespace.run(["nft", "-f", "-"], stdin=rules)
-        namespace.run(["ip", "rule", "add", "fwmark", str(_MARK), "lookup", "100"])
-        namespace.run(["ip", "link", "set", "lo", "up"])
-        namespace.run(["ip", "route", "add", "local", "default", "dev", "lo", "table", "100"])
+        for family, everything in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
+            namespace.ip.rule("add", family=family, fwmark=_MARK, table=_TABLE)
+            loopback = namespace.link_index("lo")
+            namespace.ip.route(
+                "add",
+                family=family,
+                type="local",
+                scope="host",
+                dst=everything,
+                oif=loopback,
+                table=_TABLE,
+            )
         config = directory / "haproxy.cfg"
-        config.write_text(_CONFIG.format(port=_PORT, directory=directory), encoding="utf-8")
-        argv = ["haproxy", "-db", "-f", str(config)]
+        text = _CONFIG.format(connections=_MAX_CONNECTIONS, directory=directory.resolve())
+        for version, everywhere, options in _VERSIONS:
+            text += _FAMILY.format(version=version, any=everywhere, port=_PORT, options=options)
+        config.write_text(text)
+        argv = ["haproxy", "-db", "-f", str(config.resolve())]
         self.process: Process = namespace.start("haproxy", argv)
-        self.process.wait_ready(
-            (directory / "haproxy.sock").exists, "HAProxy's socket", seconds=10.0
-        )
+        self.process.wait_ready((directory / "haproxy.sock").exists, "its socket was there")
+
+    def sockets(self, client_port: int) -> list[str]:
+        """The states of both sockets of a client's session; of dying ones too."""
+        with self._namespace.entered():
+            lines = [
+                line.split()
+                for table in ("tcp", "tcp6")
+                for line in Path("/proc/thread-self/net", table).read_text().splitlines()[1:]
+            ]
+        port = f":{client_port:04X}"
+        return [
+            _STATES.get(int(state, 16), state)
+            for _, local, remote, state, *_ in lines
+            if local.endswith(port) or remote.endswith(port)
+        ]

@@ -38,7 +38,7 @@ class HostSpec:
     subnet: int
     """1 to 199."""
     kind: str | None = None
-    """firewall, nat, counter (see boxes.py), or any other word for a plain forwarder."""
+    """firewall, nat, counter (see boxes.py), proxy (see proxy.py); any other: a plain forwarder."""
     device: str | None = None
     """The device that it is attached to; None: straight to the router."""
     router: str = "router"

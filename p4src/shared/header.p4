@@ -279,6 +279,8 @@ struct metadata_t {
     Reason       copy_reason;   // of an ingress clone
     @field_list(1)
     host_id_t    received_by;   // of an egress clone
+    @field_list(1)
+    bit<32>      frame;         // length to truncate to; 0: none
 
     // What another pass of the same packet knows already.
     @field_list(1)
@@ -308,7 +310,6 @@ struct metadata_t {
     bit<32>      tcp_odd_sum;   // the same for what lies across words
     bit<1>       edited;        // meta.edit is to be stored
     bit<1>       bare;          // and nothing but the header is left
-    bit<32>      frame;         // length to truncate to; 0: none
     bit<1>       delivers;      // another pass follows: it goes to a host of this device
     bit<16>      l4_length;
 

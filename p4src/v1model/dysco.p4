@@ -137,6 +137,7 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
             meta.copy_host = NO_HOST;
             meta.copy_reason = Reason.NONE;
             meta.received_by = NO_HOST;
+            meta.frame = 0;
             meta.extra = Kind.AS_IS;
         }
         if (hdr.packet_out.isValid()) {
@@ -332,6 +333,9 @@ control DyscoEgress(inout headers_t hdr, inout metadata_t meta,
             }
         } else if (standard.instance_type == INSTANCE_EGRESS_CLONE) {
             PacketIn.apply(hdr, meta, meta.received_by, Reason.RECEIVED);
+            if (meta.frame != 0) {
+                truncate(meta.frame + PACKET_IN_SIZE);
+            }
         } else if (standard.instance_type == INSTANCE_REPLICATION
                    && standard.egress_port == meta.in_port) {
             mark_to_drop(standard); // a flood does not go back

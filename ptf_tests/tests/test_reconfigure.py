@@ -315,6 +315,7 @@ class Resets(SwitchTest):
         self.old(IN + 2000, OUT + 1000, flags=RST)
         assert self.registers.counts[Count.OLD_RESET] == 1
         self.new(0, 0, b"", To.HOST, flags=RST)
+        self.new(0, 0, b"a RST with data", To.HOST, flags=RST)  # which its copy has not either
         self.stop()
 
 

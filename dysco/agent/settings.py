@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class Settings:
             raise ValueError(
                 f"port range {self.first_port}-{self.last_port}: needs two ports within 1024-65535"
             )
+        for field in fields(self):
+            if not math.isfinite(getattr(self, field.name)):
+                raise ValueError(f"{field.name} must be a number, not {getattr(self, field.name)}")
         for name in (
             "mtu",
             "pending_timeout",

@@ -7,6 +7,7 @@ credentials: it listens on loopback or on a Unix socket, whose mode decides who 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
@@ -114,6 +115,16 @@ def _problem(status: int, title: str, detail: str) -> JSONResponse:
     return JSONResponse(body, status, media_type=_PROBLEM_TYPE)
 
 
+def _fault(location: Sequence[str | int], text: str, kind: str) -> str:
+    """What is wrong with one part of a request; the location starts with query, path or body."""
+    where = ".".join(str(part) for part in location[1:])
+    if kind == "json_invalid":
+        return f"the body is no JSON: {text} at character {where}"
+    if not where:
+        return f"the {location[0]} must be a JSON object, sent with Content-Type: application/json"
+    return f"{where}: {text}"
+
+
 def _add_errors(app: FastAPI) -> None:
     async def known(_: Request, error: Exception) -> Response:
         status, title = next(s for kind, s in _STATUS.items() if isinstance(error, kind))
@@ -133,10 +144,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
-        faults = (
-            f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}"
-            for item in error.errors()
-        )
+        faults = (_fault(item["loc"], item["msg"], item["type"]) for item in error.errors())
         return _problem(422, "Invalid request", "; ".join(faults))
 
     @app.exception_handler(HTTPException)

@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dysco.controller import output
-from dysco.controller.client import Client
+from dysco.controller.cli_base import Context, Exit, for_each, output_option, pass_context
+from dysco.controller.client import ApiError
 
-EXIT_NOT_ALL = 5
 _PAUSE = 0.1
 _FOLLOW_WAIT = 10
 _TIMES = ("locked", "switched", "finished")
 
 
-class _Context(Protocol):
-    client: Client
-    as_json: bool
-
-
 @click.command()
 @click.argument("sessions", metavar="[SESSION]...", nargs=-1)
 @click.option("--match", "-m", help="All established sessions that fit, in pcap-filter words.")
-@click.option("--delete", "-d", multiple=True, help="A box to take out; again for its neighbour.")
-@click.option("--insert", "-i", help="A box to put in: host name, address or kind.")
-@click.option("--after", "-a", help="The host that the new box comes behind.")
-@click.option("--replace", "-r", metavar="OLD=NEW", help="One box in another's place.")
-@click.option("--cancel", is_flag=True, help="Go back, as long as that is possible.")
+@click.option(
+    "--delete", "-d", multiple=True, help="A middlebox to take out; again for its neighbour."
+)
+@click.option("--insert", "-i", help="A middlebox to put in: host name, address or kind.")
+@click.option("--after", "-a", help="The host that the new middlebox comes behind.")
+@click.option("--replace", "-r", metavar="OLD=NEW", help="One middlebox in another's place.")
+@click.option(
+    "--cancel", is_flag=True, help="Go back to the old chain, as long as that is possible."
+)
 @click.option("--no-wait", is_flag=True, help="Don't wait for the end.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait.")
-@click.pass_obj
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait.",
+)
+@output_option
+@pass_context
 def reconfigure(
-    context: _Context,
+    context: Context,
     *,
     sessions: tuple[str, ...],
     match: str | None,
@@ -62,11 +69,19 @@ def reconfigure(
 
     Exit code 5 if not all of the sessions were changed.
     """
-    client = context.client
     if cancel:
-        done = [client.delete("v1", "reconfigurations", session) for session in sessions]
-        _say(context, done)
+        if delete or match is not None or (insert, after, replace) != (None, None, None):
+            raise click.UsageError("--cancel goes with sessions' ids alone")
+        if not sessions:
+            raise click.UsageError("say which sessions to cancel: their ids")
+        _cancel(context, sessions)
         return
+    if sum((bool(delete), insert is not None, replace is not None)) != 1:
+        raise click.UsageError("give exactly one of --delete, --insert and --replace")
+    if (insert is None) != (after is None):
+        raise click.UsageError("--insert and --after go together")
+    if bool(sessions) == (match is not None):
+        raise click.UsageError("say which sessions: either their ids, or --match")
     old, _, new = (replace or "").partition("=")
     if replace is not None and not (old and new):
         raise click.UsageError("write --replace OLD=NEW")
@@ -79,7 +94,7 @@ def reconfigure(
         "replace": old or None,
         "by": new or None,
     }
-    asked = client.post("v1", "reconfigurations", body=body)
+    asked = context.client.post("v1", "reconfigurations", body=body)
     started = {a["session"]: a["at"] for a in asked if a["accepted"]}
     if no_wait:
         _say(context, asked)
@@ -87,21 +102,31 @@ def reconfigure(
     ended = _wait(context, started, timeout) if started else {}
     _summary(context, asked, ended)
     if not all(r["state"] == "finished" for r in ended.values()) or len(ended) < len(asked):
-        raise SystemExit(EXIT_NOT_ALL)
+        raise SystemExit(Exit.REFUSED)
 
 
-def _say(context: _Context, answers: Sequence[dict[str, Any]]) -> None:
+def _cancel(context: Context, sessions: Sequence[str]) -> None:
+    def act(session: str) -> Any:
+        answer = context.client.delete("v1", "reconfigurations", session)
+        if not answer["accepted"]:
+            raise ApiError(409, f"session {session}: {answer['detail']}")
+        return answer
+
+    for_each(context, sessions, act, lambda answer: f"cancelled: {answer['detail']}")
+
+
+def _say(context: Context, answers: Sequence[dict[str, Any]]) -> None:
     if context.as_json:
         output.show_json(answers)
     else:
         for answer in answers:
             click.echo(f"{'started' if answer['accepted'] else 'refused'}: {answer['detail']}")
     if not all(answer["accepted"] for answer in answers):
-        raise SystemExit(EXIT_NOT_ALL)
+        raise SystemExit(Exit.REFUSED)
 
 
 def _wait(
-    context: _Context, sessions: dict[str, float], timeout: float
+    context: Context, sessions: dict[str, float], timeout: float
 ) -> dict[str, dict[str, Any]]:
     """The reconfiguration of each session that began then, until all are over or the time is."""
     until = time.monotonic() + timeout
@@ -114,13 +139,13 @@ def _wait(
             show(sum(1 for known in found.values() if known["over"]))
             if len(found) == len(sessions) and all(known["over"] for known in found.values()):
                 return found
-            if time.monotonic() > until:
+            if not time.monotonic() < until:
                 return found
             time.sleep(_PAUSE)
 
 
 @contextlib.contextmanager
-def _bar(context: _Context, total: int) -> Iterator[Any]:
+def _bar(context: Context, total: int) -> Iterator[Any]:
     console = Console(stderr=True)
     if context.as_json or not console.is_terminal:
         yield lambda done: None
@@ -132,7 +157,7 @@ def _bar(context: _Context, total: int) -> Iterator[Any]:
 
 
 def _summary(
-    context: _Context, asked: Sequence[dict[str, Any]], ended: dict[str, dict[str, Any]]
+    context: Context, asked: Sequence[dict[str, Any]], ended: dict[str, dict[str, Any]]
 ) -> None:
     refused = [a for a in asked if not a["accepted"]]
     if context.as_json:
@@ -163,25 +188,30 @@ def _summary(
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens from now on.")
 @click.option("--session", help="Only of this session.")
-@click.pass_obj
-def events(context: _Context, *, follow: bool, session: str | None) -> None:
-    """Each step of each reconfiguration, with its time."""
+@output_option
+@pass_context
+def events(context: Context, *, follow: bool, session: str | None) -> None:
+    """Each step of each reconfiguration, with its time; JSON is one object a line."""
     last = 0
     wait = 0
+    shown = False
     while True:
         found = context.client.get("v1", "events", after=last, wait=wait)
         for event in found:
             last = event["number"]
             if session is None or event["session"] == session:
                 _show(context, event)
+                shown = True
         if not follow:
+            if not shown and not context.as_json:
+                click.echo("no events")
             return
         wait = _FOLLOW_WAIT
 
 
-def _show(context: _Context, event: dict[str, Any]) -> None:
+def _show(context: Context, event: dict[str, Any]) -> None:
     if context.as_json:
-        output.show_json(event)
+        click.echo(json.dumps(event))
         return
     at = datetime.fromtimestamp(event["at"]).astimezone().strftime("%H:%M:%S.%f")
     why = f"  {event['why']}" if event["why"] else ""

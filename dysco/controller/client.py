@@ -16,6 +16,9 @@ DEFAULT_SERVER = "http://127.0.0.1:8700"
 TIMEOUT = 15.0
 
 
+_SERVERS = "write http://ADDRESS:PORT or unix:/path"
+
+
 class UnreachableError(Exception):
     """The daemon can't be reached, or does not answer as it should."""
 
@@ -48,10 +51,9 @@ class Client:
         self._timeout = timeout
         self._unix = server.removeprefix("unix:") if server.startswith("unix:") else None
         if self._unix is None:
-            parts = urlsplit(server if "//" in server else f"http://{server}")
-            if parts.scheme != "http" or not parts.hostname:
-                raise ValueError(f"{server!r}: write http://ADDRESS:PORT or unix:/path")
-            self._host, self._port = parts.hostname, parts.port or 80
+            self._host, self._port = _address(server)
+        elif not self._unix:
+            raise ValueError(f"{server!r}: {_SERVERS}")
 
     def get(self, *path: str, **query: str | int | None) -> Any:
         """The answer to a GET. Raises UnreachableError and ApiError."""
@@ -95,7 +97,7 @@ class Client:
             ) from error
         except (http.client.HTTPException, ValueError) as error:
             raise UnreachableError(
-                f"what answers at {self.server} is no dyscod: {error}"
+                f"what answers at {self.server} is no dyscod: {str(error)[:80]!a}"
             ) from error
         finally:
             connection.close()
@@ -103,3 +105,15 @@ class Client:
             detail = answer.get("detail") if isinstance(answer, dict) else None
             raise ApiError(response.status, str(detail or answer))
         return answer
+
+
+def _address(server: str) -> tuple[str, int]:
+    """Host and port of a URL. Raises ValueError."""
+    parts = urlsplit(server if "//" in server else f"http://{server}")
+    try:
+        port = parts.port or http.client.HTTP_PORT
+    except ValueError as error:
+        raise ValueError(f"{server!r}: a port is a number from 1 to 65535") from error
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"{server!r}: {_SERVERS}")
+    return parts.hostname, port

@@ -72,6 +72,16 @@ def parse_mac(value: object) -> bytes:
     return mac
 
 
+def endpoint(text: str) -> tuple[str, int] | Path:
+    """Host and port, or the path of a Unix socket. Raises ValueError."""
+    if text.startswith("unix:") and text != "unix:":
+        return Path(text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError('write "ADDRESS:PORT" or "unix:/path/to/socket"')
+    return host.strip("[]"), int(port)
+
+
 def _parse_prefix(value: object) -> IPv4Network | IPv6Network:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
@@ -110,22 +120,13 @@ class DaemonConfig(_Section):
     @field_validator("listen")
     @classmethod
     def _check_listen(cls, value: str) -> str:
-        if value.startswith("unix:"):
-            if not value.removeprefix("unix:"):
-                raise ValueError('write "unix:/path/to/socket"')
-            return value
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise ValueError('write "ADDRESS:PORT" or "unix:/path/to/socket"')
+        endpoint(value)
         return value
 
     @property
     def endpoint(self) -> tuple[str, int] | Path:
         """Where to listen: an address and port, or the path of a Unix socket."""
-        if self.listen.startswith("unix:"):
-            return Path(self.listen.removeprefix("unix:"))
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
+        return endpoint(self.listen)
 
 
 class GroupConfig(_Section):
@@ -213,11 +214,17 @@ class DeviceConfig(_Section):
     """`[[device]]`."""
 
     name: Name
-    address: str = Field(pattern=r"^(.+:\d{1,5}|unix:.+)$")
+    address: str
     device_id: int = Field(default=1, ge=1, lt=2**64)
     network_ports: tuple[Port, ...] = ()
     hosts: tuple[HostConfig, ...] = Field(default=(), alias="host")
     routes: tuple[RouteConfig, ...] = Field(default=(), alias="route")
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        endpoint(value)
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -313,8 +320,12 @@ def load(path: Path) -> Config:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file; give another one with -c") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text in UTF-8: {error.reason}") from error
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -351,7 +362,7 @@ def _explain(path: Path, text: str, tree: dict[str, Any], error: ValidationError
         elif item["type"] == "missing":
             what = "is missing"
         where = f"{path}:{line}" if line else f"{path}"
-        yield f"{where}: {_dotted(tree, place) or 'file'}: {what}"
+        yield ": ".join(filter(None, (where, _dotted(tree, place), what)))
 
 
 def _place(tree: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
@@ -401,7 +412,9 @@ def load_key(config: Config) -> bytes:
         if path.stat().st_mode & 0o077:
             log.warning("%s: others can read the group's key: chmod 600 %s", path, path)
     except OSError as error:
-        raise ConfigError(f"{path}: the group's key can't be read: {error}; {hint}") from error
+        raise ConfigError(
+            f"{path}: the group's key can't be read: {error.strerror}; {hint}"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"{path}: the group's key is not 64 hex digits; {hint}") from error
     if len(key) != 32:

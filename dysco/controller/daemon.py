@@ -46,7 +46,7 @@ class _ElectionId(click.ParamType[int]):
         return number
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     "-c",
@@ -68,7 +68,11 @@ class _ElectionId(click.ParamType[int]):
     help="Replace the program of a device even if that ends sessions.",
 )
 @click.option("--election-id", type=_ElectionId(), help="P4Runtime election id; default: the time.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Overrides the configuration's.",
+)
 @click.version_option(package_name="dysco-p4")
 def main(
     *,

@@ -150,11 +150,11 @@ def check(policy: Policy, peers: Iterable[Peer], hosts: Iterable[str]) -> None:
         raise PolicyError(
             f"no device has a host {policy.host!r}; known: {', '.join(sorted(known_hosts))}"
         )
-    _check_chain(policy.chain or (), tuple(peers))
+    _check_chain(policy.chain or (), policy.host, tuple(peers))
     compile_filter(policy.match)
 
 
-def _check_chain(chain: tuple[str, ...], peers: tuple[Peer, ...]) -> None:
+def _check_chain(chain: tuple[str, ...], start: str | None, peers: tuple[Peer, ...]) -> None:
     if len(chain) > MAX_CHAIN:
         raise PolicyError(f"the chain has {len(chain)} middleboxes, {MAX_CHAIN} at most")
     by_name = {p.name: p for p in peers}
@@ -176,6 +176,8 @@ def _check_chain(chain: tuple[str, ...], peers: tuple[Peer, ...]) -> None:
         if peer is not None:
             if peer.kind is None:
                 raise PolicyError(f"chain: {peer.name} is an end host, not a middlebox (no kind)")
+            if peer.name == start:
+                raise PolicyError(f"chain: {peer.name} is where the sessions start: a loop")
             if peer.name in visited:
                 raise PolicyError(f"chain: {peer.name} comes twice, which is a loop")
             visited.append(peer.name)

@@ -103,7 +103,7 @@ class Controller:
         program = tool_path("dysco-ctl")
         if program is None:
             raise ProcessError("dysco-ctl isn't installed")
-        argv = [program, "--api", self.url, "-o", "json", *arguments]
+        argv = [program, "--server", self.url, "-o", "json", *arguments]
         out = self._topology.devices.run(argv, seconds=seconds, check=check)
         return json.loads(out) if out.strip() else None
 

@@ -75,6 +75,9 @@ def test_policies(running: Lab) -> None:
         (["policy", "add", "-m", "tcp", "-c", "nix"], 5, "hosts: client, fw, scrub, server"),
         (["policy", "add", "-m", "tcp", "-c", "server"], 5, "an end host, not a middlebox"),
         (["policy", "add", "-m", "tcp", "-c", "fw,fw"], 5, "comes twice, which is a loop"),
+        (["policy", "add", "-m", "tcp", "-c", "fw", "--host", "fw"], 5, "where the sessions start"),
+        (["policy", "add", "-m", "tcp", "-c", "fw,,scrub"], 2, "--chain has an empty element"),
+        (["policy", "add", "-m", "tcp", "-c", "fw", "--priority", "-1"], 2, "0<=x<=32767"),
         (["policy", "add", "-m", "tcp"], 2, "give either --chain or --direct"),
         (["policy", "add", "-m", "tcp", "-c", "fw", "--direct"], 2, "give either"),
         (["policy", "add", "-c", "fw"], 2, "Missing option '--match'"),
@@ -85,6 +88,17 @@ def test_policies(running: Lab) -> None:
         (["session", "list", "--host", "nix"], 4, "there are: client, fw"),
         (["session", "list", "--state", "dead"], 2, "'dead' is not one of"),
         (["chain", "show", "1234567890abc"], 4, "there is no session"),
+        (["reconfigure"], 2, "exactly one of --delete, --insert and --replace"),
+        (["reconfigure", "-m", "tcp", "-d", "fw", "-r", "fw=x"], 2, "give exactly one of"),
+        (["reconfigure", "-m", "tcp", "-i", "fw"], 2, "--insert and --after go together"),
+        (["reconfigure", "-d", "fw"], 2, "either their ids, or --match"),
+        (["reconfigure", "1234567890abc", "-m", "tcp", "-d", "fw"], 2, "either their ids, or"),
+        (["reconfigure", "1234567890abc", "-r", "fw"], 2, "write --replace OLD=NEW"),
+        (["reconfigure", "1234567890abc", "-d", "fw"], 4, "there is no session 1234567890abc"),
+        (["reconfigure", "--cancel"], 2, "say which sessions to cancel"),
+        (["reconfigure", "--cancel", "1234567890abc", "-d", "fw"], 2, "with sessions' ids alone"),
+        (["reconfigure", "--cancel", "1234567890abc"], 4, "of session 1234567890abc is under way"),
+        (["reconfigure", "-m", "tcp", "-d", "fw", "--timeout", "-1"], 2, "x>=0"),
         (["nothing"], 2, "No such command 'nothing'"),
         (["-o", "yaml", "device", "list"], 2, "'yaml' is not one of"),
     ],
@@ -136,7 +150,13 @@ def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:
     assert f"dyscod can't be reached at {nowhere}: No such file or directory" in done.stderr
     assert "Start it with: dyscod --config FILE" in done.stderr
     assert run("device", "list", DYSCO_SERVER=nowhere).returncode == 3
-    assert run("--server", "ftp://x", "device", "list").returncode == 2
+
+
+@pytest.mark.parametrize("server", ["ftp://x", "http://h:x", "h:99999", "unix:", "http://", ""])
+def test_a_server_that_can_t_be(server: str) -> None:
+    done = run("--server", server, "device", "list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{server!r}: " in done.stderr, "what was given, and how to write it"
 
 
 def test_what_answers_is_no_dyscod(running: Lab) -> None:
@@ -144,6 +164,12 @@ def test_what_answers_is_no_dyscod(running: Lab) -> None:
     done = run("--server", f"unix:{running.directory}/p4.sock", "device", "list")
     assert done.returncode == 3
     assert "is no dyscod" in done.stderr or "did not answer" in done.stderr
+    assert done.stderr.replace("\n", "").isprintable()
+
+
+def test_no_events(running: Lab) -> None:
+    assert running.ctl("events") == "no events\n"
+    assert running.ctl("events", "-o", "json") == ""
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

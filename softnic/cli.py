@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
-from softnic.native import NativeDataPlane, compile_program
+from softnic.native import DataPlaneError, NativeDataPlane, compile_program
 from softnic.p4runtime.device import Device
 from softnic.p4runtime.server import BindError, Server, Tls
 from softnic.p4runtime.service import API_VERSION
@@ -38,6 +38,8 @@ _LEVELS = {
     "off": logging.CRITICAL + 1,
 }
 _DEFAULT_ADDRESS = "127.0.0.1:9559"
+_LAST_PORT = 511
+"""v1model ports have nine bits."""
 _GIL_SLICE_S = 0.0005
 """A packet-in must not wait the usual 5 ms while another thread encodes a long read."""
 
@@ -143,6 +145,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_ports(parser: argparse.ArgumentParser, options: Options) -> None:
+    for what, index in (("port", 0), ("interface", 1)):
+        for value, times in Counter(port[index] for port in options.ports).items():
+            if times > 1:
+                parser.error(f"{what} {value} is given {times} times")
+    for number, interface in options.ports:
+        if number > _LAST_PORT:
+            parser.error(f"port {number}@{interface}: ports are 0 to {_LAST_PORT}")
+        if options.cpu_port == number != 0:
+            parser.error(f"port {number}@{interface}: {number} is the CPU port")
+    for what, number in (("--cpu-port", options.cpu_port), ("--drop-port", options.drop_port)):
+        if number > _LAST_PORT:
+            parser.error(f"{what} {number}: ports are 0 to {_LAST_PORT}")
+
+
 def parse(argv: Sequence[str]) -> Options:
     """Parse a command line; exits with status 2 and a message if it is wrong."""
     args = list(argv)
@@ -150,10 +167,7 @@ def parse(argv: Sequence[str]) -> Options:
         args.remove("--")
     parser = _parser()
     options = parser.parse_args(args, Options())
-    for what, index in (("port", 0), ("interface", 1)):
-        for value, times in Counter(port[index] for port in options.ports).items():
-            if times > 1:
-                parser.error(f"{what} {value} is given {times} times")
+    _check_ports(parser, options)
     if options.no_p4 and options.program is not None:
         parser.error(f"--no-p4 and a program ({options.program}) exclude each other")
     if not options.no_p4 and options.program is None:
@@ -219,7 +233,7 @@ def _running(options: Options) -> Iterator[str]:
                 stack.callback(capture.close)
         except PermissionError as error:
             raise StartError(f"{error}; attaching to interfaces needs CAP_NET_RAW") from error
-        except (BindError, OSError, ValueError) as error:
+        except (BindError, DataPlaneError, OSError, ValueError) as error:
             raise StartError(str(error)) from error
         server.start()
         stack.callback(server.stop)

@@ -357,6 +357,12 @@ class DataPlane(Protocol):
     def entries(self, table: str) -> Iterator[tuple[Entry, CounterValue]]:
         """All entries now with their direct counter, const ones included; no order promised."""
 
+    def snapshot(self, table: str) -> Iterator[tuple[Entry, CounterValue, int]]:
+        """The entries as they are now, with the nanoseconds since a packet last hit them.
+
+        Taken at once and cheaply; made into entries while they are iterated, whatever comes then.
+        """
+
     def entry(self, table: str, match: Match) -> tuple[Entry, CounterValue] | None:
         """The one entry with this match."""
 

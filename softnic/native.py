@@ -33,6 +33,7 @@ from softnic.dataplane import (
     GroupMember,
     IdleTimeoutEvent,
     Match,
+    MatchKind,
     MeterConfig,
     Op,
     PacketInEvent,
@@ -78,6 +79,8 @@ _OUT = struct.Struct("=IIII10s6x")
 _EVENT = struct.Struct("=IIII")
 _EVENT_BUFFER = 1 << 20
 _READ_BUFFER = 1 << 18
+_ENTRY_BUFFER = 1 << 14
+"""More than one entry takes when it is read."""
 _INJECT_BUFFER = 1 << 22
 _VNET_SIZE = 10
 _NO_PORT = 0xFFFFFFFF
@@ -331,49 +334,29 @@ class NativeDataPlane:
 
     def entries(self, table: str) -> Iterator[tuple[Entry, CounterValue]]:
         """All entries now with their direct counter, const ones included; no order promised."""
-        index, info = self._table(table)
-        cursor = ctypes.c_uint32(0)
-        room = buffer(_READ_BUFFER)
-        while True:
-            n = self._lib.sn_entries(self._d, index, ctypes.byref(cursor), room, _READ_BUFFER)
-            if n == 0:
-                return
-            data, at = memoryview(room).tobytes()[:n], 0
-            while at < n:
-                size, entry, counter, _ = self._reading(info, data, at)
-                yield entry, counter
-                at += size
+        return ((entry, counter) for entry, counter, _ in self.snapshot(table))
 
-    def _reading(
-        self, info: TableInfo, data: bytes, at: int
-    ) -> tuple[int, Entry, CounterValue, int]:
-        size, action, priority, _, timeout, packets, octets, idle, number, noted = (
-            _READING.unpack_from(data, at)
-        )
-        n = sum(k.size for k in info.key)
-        start = at + _READING.size
-        name = info.actions[action]
-        # Exact fields read back with all ones, also in the bits that pad them to whole bytes.
-        mask = bytes(data[start + n : start + 2 * n])
-        match = Match(data[start : start + n], _trim(info, mask), priority)
-        end = start + 2 * n + self._params_size(name)
-        params, metadata = data[start + 2 * n : end], data[end : end + noted]
-        entry = Entry(match, name, params, timeout, metadata, number)
-        return size, entry, CounterValue(packets, octets), idle
+    def snapshot(self, table: str) -> Iterator[tuple[Entry, CounterValue, int]]:
+        """The entries as they are now, made while they are iterated (see `dataplane`)."""
+        index, _ = self._table(table)
+        cursor, room = ctypes.c_uint32(0), buffer(_READ_BUFFER)
+        chunks: list[bytes] = []
+        while n := self._lib.sn_entries(self._d, index, ctypes.byref(cursor), room, _READ_BUFFER):
+            chunks.append(ctypes.string_at(room, n))
+        return _readings(self._loaded(), table, chunks)
 
     def _read_one(self, table: str, match: Match) -> tuple[Entry, CounterValue, int] | None:
         index, info = self._table(table)
         size = sum(k.size for k in info.key)
         if len(match.key) != size or len(match.mask) != size:
             return None
-        room = buffer(_READ_BUFFER)
+        room = buffer(_ENTRY_BUFFER)
         n = self._lib.sn_entry_read(
             self._d, index, match.key, match.mask, match.priority, room, len(room)
         )
         if n == 0:
             return None
-        _, entry, counter, idle = self._reading(info, bytes(room)[:n], 0)
-        return entry, counter, idle
+        return next(_readings(self._loaded(), table, [ctypes.string_at(room, n)]))
 
     def entry(self, table: str, match: Match) -> tuple[Entry, CounterValue] | None:
         """The one entry with this match."""
@@ -674,6 +657,36 @@ class NativeDataPlane:
                 self._lib.sn_device_stop(self._dev)
                 with self._event_lock:  # a reader that was waiting has come back
                     self._free()
+
+
+def _readings(
+    program: NativeProgram, table: str, chunks: Sequence[bytes]
+) -> Iterator[tuple[Entry, CounterValue, int]]:
+    info = program.tables[table]
+    n = sum(k.size for k in info.key)
+    actions = [(name, sum(p.size for p in program.actions[name].params)) for name in info.actions]
+    # Exact fields read back with all ones, also in the bits that pad them to whole bytes.
+    exact = _trim(info, b"\xff" * n) if all(k.match is MatchKind.EXACT for k in info.key) else None
+    for data in chunks:
+        at = 0
+        while at < len(data):
+            size, action, priority, _, timeout, packets, octets, idle, number, noted = (
+                _READING.unpack_from(data, at)
+            )
+            start = at + _READING.size
+            name, params = actions[action]
+            mask = exact or _trim(info, data[start + n : start + 2 * n])
+            end = start + 2 * n + params
+            entry = Entry(
+                Match(data[start : start + n], mask, priority),
+                name,
+                data[start + 2 * n : end],
+                timeout,
+                data[end : end + noted],
+                number,
+            )
+            yield entry, CounterValue(packets, octets), idle
+            at += size
 
 
 def _rates(config: MeterConfig | None) -> ctypes.Array[ctypes.c_uint64]:

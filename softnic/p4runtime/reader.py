@@ -26,7 +26,7 @@ _CHUNK_ENTITIES = 512
 _CHUNK_BYTES = 1 << 20
 """A client takes messages of 4 MiB by default."""
 
-_Row = tuple[Entry, CounterValue, int | None]
+_Row = tuple[Entry, CounterValue, int]
 
 
 class Reader:
@@ -65,18 +65,17 @@ class Reader:
         if wanted.is_default_action:
             defaults = [self._default(codec) for codec in codecs]
             return (p4r.Entity(table_entry=d) for d in defaults)
-        rows = [
-            (codec, self._rows(codec, wanted, with_idle and codec.schema.has_timeout))
-            for codec in codecs
-        ]
+        rows = [(codec, self._rows(codec, wanted)) for codec in codecs]
         return (
-            p4r.Entity(table_entry=self._entry_message(codec, row, with_counter, with_meter))
+            p4r.Entity(
+                table_entry=self._entry_message(codec, row, with_counter, with_idle, with_meter)
+            )
             for codec, found in rows
             for row in found
         )
 
     def _entry_message(
-        self, codec: TableCodec, row: _Row, with_counter: bool, with_meter: bool
+        self, codec: TableCodec, row: _Row, with_counter: bool, with_idle: bool, with_meter: bool
     ) -> p4r.TableEntry:
         entry, counter, idle = row
         message = codec.decode(entry)
@@ -88,36 +87,30 @@ class Reader:
             config = self._dp.direct_meter(codec.schema.name, entry.match)
             if config is not None:
                 message.meter_config.CopyFrom(meters.decode(config))
-        if idle is not None:
+        if with_idle and codec.schema.has_timeout:
             message.time_since_last_hit.elapsed_ns = idle
         return message
 
-    def _rows(self, codec: TableCodec, wanted: p4r.TableEntry, with_idle: bool) -> list[_Row]:
-        name = codec.schema.name
+    def _rows(self, codec: TableCodec, wanted: p4r.TableEntry) -> Iterable[_Row]:
+        """Taken now; which of them are wanted is found out while they are iterated."""
         keep = _filter(codec, wanted) if wanted.table_id else None
-        rows: list[_Row] = []
-        for entry, counter in self._candidates(codec, wanted):
-            if keep is None or keep(entry):
-                idle = self._dp.idle_ns(name, entry.match) if with_idle else None
-                rows.append((entry, counter, idle))
-        return rows
+        rows = self._candidates(codec, wanted)
+        return rows if keep is None else (row for row in rows if keep(row[0]))
 
-    def _candidates(
-        self, codec: TableCodec, wanted: p4r.TableEntry
-    ) -> Iterable[tuple[Entry, CounterValue]]:
+    def _candidates(self, codec: TableCodec, wanted: p4r.TableEntry) -> Iterable[_Row]:
         """The one entry if the request names it fully, otherwise all."""
-        schema = codec.schema
+        name = codec.schema.name
         if not wanted.table_id or not wanted.match:
-            return self._dp.entries(schema.name)
-        if schema.needs_priority and not wanted.priority:
+            return self._dp.snapshot(name)
+        if codec.schema.needs_priority and not wanted.priority:
             key, mask = codec.key(wanted.match)
-            return (
-                row
-                for row in self._dp.entries(schema.name)
-                if row[0].match.key == key and row[0].match.mask == mask
-            )
-        found = self._dp.entry(schema.name, codec.match(wanted))
-        return () if found is None else (found,)
+            rows = self._dp.snapshot(name)
+            return (row for row in rows if row[0].match.key == key and row[0].match.mask == mask)
+        match = codec.match(wanted)
+        found = self._dp.entry(name, match)
+        if found is None:
+            return ()
+        return ((*found, self._dp.idle_ns(name, match) or 0),)
 
     def _default(self, codec: TableCodec) -> p4r.TableEntry:
         schema = codec.schema
@@ -141,7 +134,7 @@ class Reader:
         if entry.table_id and not codecs:
             name = self._pipeline.codecs[entry.table_id].schema.name
             raise invalid(f"table {name}: it has no direct counter")
-        rows = [(codec, row) for codec in codecs for row in self._rows(codec, entry, False)]
+        rows = [(codec, row) for codec in codecs for row in self._rows(codec, entry)]
         if entry.match and not rows:
             name = codecs[0].schema.name
             raise P4RuntimeError(Code.NOT_FOUND, f"table {name}: no entry has this match")
@@ -196,7 +189,7 @@ class Reader:
         found = [
             (codec, row[0].match, self._dp.direct_meter(codec.schema.name, row[0].match))
             for codec in codecs
-            for row in self._rows(codec, entry, False)
+            for row in self._rows(codec, entry)
         ]
         if entry.match and not found:
             raise codecs[0].error("no entry has this match", Code.NOT_FOUND)

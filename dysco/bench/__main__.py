@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dysco.bench import connect, forward, goodput, memory, plot, result, target
+from dysco.bench import connect, dent, forward, goodput, memory, plot, result, target
 from dysco.bench.machine import Machine, this_commit, this_machine
 from dysco.bench.result import Point
 from dysco.bench.scale import Scale
@@ -24,10 +24,10 @@ from dysco.topo.process import ProcessError
 Run = Callable[[Tools, Scale, Path], Iterator[Point]]
 
 BENCHMARKS: dict[str, Run] = {
-    module.NAME: module.run for module in (forward, target, connect, goodput, memory)
+    module.NAME: module.run for module in (forward, target, connect, goodput, memory, dent)
 }
 
-_PROGRAMS = ("nft", "conntrack", "iperf3")
+_PROGRAMS = ("nft", "conntrack", "iperf3", "haproxy")
 
 
 @click.command()
@@ -58,7 +58,11 @@ def main(names: tuple[str, ...], quick: bool, repeats: int | None, out: Path) ->
                 raise click.ClickException(f"{name}: {error}") from error
             file = result.write(out, points, machine, commit)
             plot.draw(points, file.with_suffix(".png"))
-            console.print(_table(points), f"[dim]{file}, {file.with_suffix('.png')}[/]")
+            written = [file, file.with_suffix(".png")]
+            course = file.with_name(f"{name}-time.png")
+            if plot.draw_over_time(points, course):
+                written.append(course)
+            console.print(_table(points), f"[dim]{', '.join(map(str, written))}[/]")
 
 
 def _heading(machine: Machine, commit: str) -> str:

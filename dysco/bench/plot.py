@@ -1,4 +1,7 @@
-"""The plots: one panel for each unit, baseline beside measured, every single value as a dot."""
+"""The plots: one panel for each unit, baseline beside measured, every single value as a dot.
+
+What has a course over time (`detail["over_time"]`) gets a panel for it in a plot of its own.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,42 @@ def draw(points: Sequence[Point], file: Path) -> None:
         _panel(panel, [point for point in points if point.unit == unit], unit)
     figure.suptitle(points[0].name)
     figure.savefig(file, dpi=110)
+
+
+def draw_over_time(points: Sequence[Point], file: Path) -> bool:
+    """Draw what has a course over time into a PNG file; False if nothing has."""
+    shown = [point for point in points if "over_time" in point.detail]
+    if not shown:
+        return False
+    size = (10.0, 0.6 + 2.4 * len(shown))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for panel, point in zip(panels, shown, strict=True):
+        _course(panel, point)
+    panels[-1].set_xlabel("seconds")
+    figure.suptitle(f"{points[0].name}, over time")
+    figure.savefig(file, dpi=110)
+    return True
+
+
+def _course(panel: Axes, point: Point) -> None:
+    course = point.detail["over_time"]
+    for line in course["lines"]:
+        panel.plot(course["seconds"][: len(line)], line, color=_MEASURED, linewidth=0.8, alpha=0.7)
+    for name, at in course["marks"].items():
+        panel.axvline(at, color=_BASELINE, linewidth=0.8)
+        panel.annotate(
+            name,
+            (at, 1.0),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            fontsize=7,
+            va="top",
+            ha="right",
+        )
+    panel.set_title(point.point, fontsize=9, loc="left")
+    panel.set_ylabel(course["unit"])
+    panel.set_ylim(bottom=0)
 
 
 def _panel(panel: Axes, points: Sequence[Point], unit: str) -> None:

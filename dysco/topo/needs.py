@@ -22,6 +22,7 @@ PROGRAMS = {
     "iperf3": "iperf3",
     "ip": "iproute2",
     "tcpdump": "tcpdump",
+    "haproxy": "haproxy",
     "gcc": "gcc",
 }
 """Programs that topologies, the demo and their tests run, and the Debian packages they are in."""

@@ -1,0 +1,119 @@
+"""Sessions whose chains change while they carry data: the network, the wish, and its times.
+
+    client ── (counter) ── (second) ── (proxy) ── server     every host behind a softnic of its own
+
+Which boxes a session takes at first, its port says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dysco.bench.chain import Chain
+from dysco.topo.boxes import set_up_boxes
+from dysco.topo.controller import Controller, group_key
+from dysco.topo.devices import Target, start_devices
+from dysco.topo.process import ProcessError
+from dysco.topo.proxy import TransparentProxy
+from dysco.topo.spec import chain_spec
+from dysco.topo.topology import Topology
+from dysco.topo.waiting import DeadlineError, wait_until
+
+TRACKED_PORT, COUNTED_PORT, PROXIED_PORT = 80, 81, 82
+"""Servers' ports: no box yet, the counter, the proxy."""
+
+_CHAINS: dict[int, tuple[str, ...]] = {
+    TRACKED_PORT: (),
+    COUNTED_PORT: ("counter",),
+    PROXIED_PORT: ("proxy",),
+}
+_BOXES = (("counter", "counter"), ("second", "counter"), ("proxy", "proxy"))
+_CONGESTION_CONTROL = "ipv4/tcp_congestion_control"
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of one reconfiguration, in seconds since 1970."""
+
+    started: float
+    locked: float
+    switched: float
+    finished: float
+
+    def as_ms(self) -> dict[str, float]:
+        """Milliseconds from the trigger."""
+        steps = {"locked": self.locked, "switched": self.switched, "finished": self.finished}
+        return {name: (at - self.started) * 1000 for name, at in steps.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The running network."""
+
+    chain: Chain
+    proxy: TransparentProxy
+
+    def sessions(self, match: str) -> list[str]:
+        """Ids of the sessions that match, in pcap-filter words."""
+        with self.chain.controller.api() as client:
+            known = client.get("v1", "sessions", match=match, limit=1000)["sessions"]
+        return [str(session["id"]) for session in known if session["state"] == "established"]
+
+    def change(self, sessions: list[str], seconds: float, **wish: Any) -> dict[str, Times]:
+        """Change the chains of sessions, all at once; when each was changed. Raises ProcessError.
+
+        `wish`: delete=[BOX], insert=BOX and after=HOST, or replace=BOX and by=BOX.
+        """
+        with self.chain.controller.api() as client:
+            asked = client.post("v1", "reconfigurations", body={"sessions": sessions, **wish})
+        refused = [answer["detail"] for answer in asked if not answer["accepted"]]
+        if refused:
+            raise ProcessError(f"{len(refused)} of {len(asked)} were refused: {refused[0]}")
+        since = {answer["session"]: answer["at"] for answer in asked}
+        ended: dict[str, dict[str, Any]] = {}
+
+        def over() -> bool:
+            with self.chain.controller.api() as client:
+                known = client.get("v1", "reconfigurations")
+            for one in known:
+                if one["over"] and one["started"] >= since.get(one["session"], float("inf")):
+                    ended[one["session"]] = one
+            return len(ended) == len(since)
+
+        # Asking takes the daemon's time, which is what is measured: not before it may be over.
+        time.sleep(min(0.3, seconds / 10))
+        try:
+            wait_until(over, "all reconfigurations to be over", seconds, every=0.25)
+        except DeadlineError as error:
+            missing = len(since) - len(ended)
+            raise ProcessError(f"{missing} of {len(since)} didn't end: {error}") from error
+        failed = [one for one in ended.values() if one["state"] != "finished"]
+        if failed:
+            raise ProcessError(f"{len(failed)} of {len(ended)} failed: {failed[0]['why']}")
+        return {
+            session: Times(one["started"], one["locked"], one["switched"], one["finished"])
+            for session, one in ended.items()
+        }
+
+
+@contextmanager
+def live(directory: Path) -> Iterator[Live]:
+    """Build it; gone with the `with`. Raises ProcessError."""
+    target = Target.SOFTNIC
+    with Topology(chain_spec(_BOXES), directory, offloads=target.offloads) as topology:
+        for host in topology.hosts.values():
+            # BBR, a machine's default perhaps, slows down by itself now and then.
+            host.sysctl({_CONGESTION_CONTROL: "reno"})
+        devices = start_devices(topology, target)
+        set_up_boxes(topology, tuple(_CHAINS))
+        proxy = TransparentProxy(topology.hosts["proxy"], directory / "proxy", (PROXIED_PORT,))
+        controller = Controller(topology, devices, group_key())
+        controller.start()
+        for port, boxes in _CHAINS.items():
+            controller.add_policy(f"tcp and dst port {port}", boxes)
+        yield Live(Chain(topology, devices, controller), proxy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from softnic.compiler import ir
+from softnic.compiler.expressions import Expressions
 from softnic.compiler.layout import Layout, Slot
 from softnic.dataplane import UnsupportedConstructError
 
@@ -77,6 +78,8 @@ class Calculations:
             case ir.Named("header", name):
                 kind = self.layout.header_type(name)
                 return [(name, s) for s in self.layout.slots(self.layout.header(name), kind)]
+            case ir.Op("d2b", _, right, _):
+                return [("", Slot(Expressions(self.layout).boolean(right), 1))]
             case ir.Const(value, bits) if bits is not None and bits <= 64:
                 return [("", Slot(f"{value % (1 << bits):#x}ull", bits))]
         raise UnsupportedConstructError(f"input of '{calc.algo}'{calc.source}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from softnic.compiler import ir
 from softnic.compiler.jsonread import (
@@ -125,11 +125,20 @@ def _field_lists(root: Json, key: str) -> list[ir.FieldList]:
     ]
 
 
+def _flat(values: Iterable[object]) -> Iterator[object]:
+    """p4c writes a struct among the inputs of a hash as a list of its own."""
+    for v in values:
+        if isinstance(v, list):
+            yield from _flat(v)
+        else:
+            yield v
+
+
 def _calculations(root: Json) -> dict[str, ir.Calculation]:
     out = {}
     for o in objs(root, "calculations"):
         name = string(o.get("name"), "calculation")
-        inputs = tuple(expression(e) for e in items(o.get("input"), name))
+        inputs = tuple(map(expression, _flat(items(o.get("input"), name))))
         out[name] = ir.Calculation(name, string(o.get("algo"), name), inputs, source_of(o))
     return out
 
@@ -186,7 +195,7 @@ def _profiles(pipelines: Sequence[Json]) -> tuple[ir.Profile, ...]:
         selector = None
         if o.get("selector") is not None:
             s = obj(o["selector"], name)
-            inputs = tuple(expression(e) for e in items(s.get("input"), name))
+            inputs = tuple(map(expression, _flat(items(s.get("input"), name))))
             selector = ir.Calculation(name, string(s.get("algo"), name), inputs, source_of(o))
         out.append(ir.Profile(name, integer(o.get("max_size", 1024), name) or 1024, selector))
     return tuple(out)

@@ -74,7 +74,10 @@ class ParserWriter:
                 if where in str(e):
                     raise
                 raise UnsupportedConstructError(f"{e}, in {where}{op.source}") from None
-        return [*out, *self._transitions(s)]
+        try:
+            return [*out, *self._transitions(s)]
+        except UnsupportedConstructError as e:
+            raise UnsupportedConstructError(f"{e}, in {where}") from None
 
     # ---- operations
 
@@ -163,9 +166,9 @@ class ParserWriter:
             "{",
             f"    uint64_t bits_ = {n};",
             f"    if (bits_ % 8) {self._error('ParserInvalidArgument')}",
+            f"    if (SN_UNLIKELY(len - off < {fixed}ull + bits_ / 8)) {self._error('PacketTooShort')}",
             f"    if (bits_ > {v.bits}) {self._error('HeaderTooShort')}",
             "    uint32_t var_ = (uint32_t)(bits_ / 8);",
-            f"    if (SN_UNLIKELY(len - off < {fixed}u + var_)) {self._error('PacketTooShort')}",
             *(f"    {line}" for line in self._load_fixed(slots[:var], 0)),
             f"    sn_copy({v.code}, d + off + {ahead // 8}, var_);",
             f"    {v.code}_n = (uint32_t)bits_;",
@@ -201,14 +204,12 @@ class ParserWriter:
         for i, k in enumerate(s.key):
             v = self.x.number(k)
             if widths[i] > 128:
-                raise UnsupportedConstructError(
-                    f"select on {widths[i]} bits in parser state '{s.name}'"
-                )
+                raise UnsupportedConstructError(f"select on {widths[i]} bits")
             out.append(f"    {'uint64_t' if widths[i] <= 64 else 'sn_u128'} k{i} = {v.code};")
         for t in s.transitions:
             go = "goto done;" if t.next is None else f"goto st{self._states[t.next]};"
             if t.vset is not None:
-                out += [f"    {line}" for line in self._vset(t, t.vset, widths, go, s)]
+                out += [f"    {line}" for line in self._vset(t, t.vset, widths, go)]
                 continue
             if t.value is None:
                 out.append(f"    {go}")
@@ -218,14 +219,10 @@ class ParserWriter:
             out.append("    goto done;")  # as bmv2: no match ends the parser, without an error
         return [*out, "}"]
 
-    def _vset(
-        self, t: ir.Transition, name: str, widths: list[int], go: str, s: ir.ParseState
-    ) -> list[str]:
+    def _vset(self, t: ir.Transition, name: str, widths: list[int], go: str) -> list[str]:
         known = self.value_sets[name]
         if t.mask is not None or known not in ((), tuple(widths)):
-            raise UnsupportedConstructError(
-                f"value set '{name}' with a mask or for different fields in state '{s.name}'"
-            )
+            raise UnsupportedConstructError(f"value set '{name}' with a mask or for other fields")
         self.value_sets[name] = tuple(widths)
         sizes = [(w + 7) // 8 for w in widths]
         puts, at = [], 0

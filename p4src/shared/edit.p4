@@ -202,7 +202,11 @@ control Strip(inout headers_t hdr, inout metadata_t meta) {
         }
 
         hdr.tcp.offset = size[5:2];
-        hdr.tcp.reserved = hdr.tcp.reserved & 0b111101;     // not CWR: that was the data's
+        // CWR was the data's, ECE the ACK's (RFC 3168): an answer or a RST has neither.
+        hdr.tcp.reserved = hdr.tcp.reserved & 0b111101;
+        if (meta.kind == Kind.ANSWER || meta.kind == Kind.HOST_ANSWER || hdr.tcp.rst == 1) {
+            hdr.tcp.reserved = hdr.tcp.reserved & 0b111100;
+        }
         hdr.tcp.urg = 0;
         hdr.tcp.urgent = 0;
         hdr.tcp.syn = 0;

@@ -36,7 +36,7 @@ from leg_device import (
 
 from dysco.agent.events import Reason, Submit
 from dysco.agent.reconfigure import arrival, departure, handover
-from dysco.agent.reconfigure.segment import ACK, FIN, PSH, RST, SYN, Segment
+from dysco.agent.reconfigure.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import (
     Announcement,
@@ -152,7 +152,7 @@ def segments(
     return Segment(
         add(seq, draw(NEAR) - draw(st.sampled_from((0, size)))),
         add(ack, draw(NEAR)),
-        draw(flags),
+        draw(flags) | draw(st.sampled_from((0, 0, 0, ECE, CWR, ECE | CWR))),
         draw(st.integers(0, 0xFFFF)),
         bytes(n & 0xFF for n in range(size)),
         tuple(blocks),

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from dysco.agent.reconfigure import sack, tracking
 from dysco.agent.reconfigure.departure import Sent, to_old, ts_shift
-from dysco.agent.reconfigure.segment import ACK, FIN, PSH, RST, SYN, Segment
+from dysco.agent.reconfigure.segment import ACK, CWR, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add, diff, earliest, latest
 from dysco.agent.reconfigure.state import (
     MAX_WINDOW,
@@ -136,7 +136,7 @@ def _by_old(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -
                 return []
             flags &= ~(FIN | PSH)
             if not keep:
-                data, seq = b"", registers.rcv_ack
+                data, seq, flags = b"", registers.rcv_ack, flags & ~CWR
                 out.append((To.OLD, _answer(entry, registers, s)))
                 if diff(ack, registers.snd_una) <= 0:
                     return out
@@ -184,7 +184,7 @@ def _by_new(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -
     flags = segment.flags
     if flags & RST:
         # The sender's numbers are past what our host has: let it take the end for real.
-        return [(To.HOST, Segment(registers.rcv_ack, ack, flags, 0))]
+        return [(To.HOST, Segment(registers.rcv_ack, ack, flags & (RST | ACK), 0))]
     wider = tracking.heard(
         entry, registers, add(cutoff, max(0, acked) + (segment.window << new.scale_in))
     )

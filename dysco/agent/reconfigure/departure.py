@@ -14,7 +14,7 @@ there, and again from `arrival` whenever old data is repeated.
 from __future__ import annotations
 
 from dysco.agent.reconfigure import sack, tracking
-from dysco.agent.reconfigure.segment import ACK, FIN, PSH, RST, SYN, Segment
+from dysco.agent.reconfigure.segment import ACK, ECE, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add, diff, earliest, latest
 from dysco.agent.reconfigure.state import (
     MAX_WINDOW,
@@ -190,7 +190,14 @@ def _bare(registers: Registers, segment: Segment) -> Segment:
     """Only the ACK of a segment, at the cutoff or before."""
     seq = earliest(segment.seq, registers.cutoff_out)
     return Segment(
-        seq, segment.ack, ACK, segment.window, b"", segment.sack, segment.tsval, segment.tsecr
+        seq,
+        segment.ack,
+        ACK | segment.flags & ECE,
+        segment.window,
+        b"",
+        segment.sack,
+        segment.tsval,
+        segment.tsecr,
     )
 
 
@@ -218,7 +225,14 @@ def _bare_new(entry: Entry, registers: Registers, new: NewWay, segment: Segment)
         room = latest(registers.edge_out, registers.cutoff_out)
         seq = latest(earliest(registers.snd_max, room), registers.cutoff_out)
     bare = Segment(
-        seq, segment.ack, ACK, segment.window, b"", segment.sack, segment.tsval, segment.tsecr
+        seq,
+        segment.ack,
+        ACK | segment.flags & ECE,
+        segment.window,
+        b"",
+        segment.sack,
+        segment.tsval,
+        segment.tsecr,
     )
     return to_new(entry, registers, new, bare, seq)
 

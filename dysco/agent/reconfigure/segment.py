@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from dysco.agent.reconfigure.serial import add
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
+ECE, CWR = 0x40, 0x80
+"""Explicit congestion notification (RFC 3168): the one belongs to the ACK, the other to data."""
 
 Block = tuple[int, int]
 """A SACK block: first sequence number, and one past the last."""

@@ -8,7 +8,7 @@ from tests.reconfigure.agents.stories import KINDS, story
 from tests.reconfigure.agents.world import Change, Story, World
 from tests.reconfigure.simulation.boxes import Firewall
 
-SEEDS = 20
+SEEDS = 15
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -97,7 +97,7 @@ FAULTS = (
         "        elif self.state is RightState.FINISHED and ours:",
         "        elif False:",
         "crash",
-        first=300,
+        first=180,
     ),
     Fault(
         "a hop's own deltas forgotten",
@@ -112,6 +112,7 @@ FAULTS = (
         "not (self._drained_here and self._drained_there)",
         "not self._drained_here",
         "delete",
+        first=150,
     ),
     Fault(
         "the cutoff moves when it is latched again",

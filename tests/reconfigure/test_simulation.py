@@ -10,7 +10,7 @@ from tests.reconfigure.simulation.scenarios import KINDS, scenario
 from tests.reconfigure.simulation.tcp import Options
 from tests.reconfigure.simulation.world import Scenario, Step, World
 
-SEEDS = 25
+SEEDS = 20
 ROOMY = (Options(buffer=20000), Options(buffer=20000))
 
 

@@ -47,6 +47,8 @@ class Here:
         """Hosts to cross on the new path that begins here."""
         self.names: tuple[str, ...] = ()
         """The chain after this host, as it is to be."""
+        self.resuming: set[Role] = set()
+        """After a restart: roles whose registers are not known yet."""
         self.is_over = False
         self.kept = b""
         self.number = host_number(core.host.name)

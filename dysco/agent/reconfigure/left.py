@@ -68,12 +68,12 @@ OVER = frozenset({LeftState.FINISHED, LeftState.FAILED})
 class Patience:
     """Times of a reconfiguration, in seconds."""
 
-    first: float = 0.02
+    first: float = 0.05
     """Until a message is repeated for the first time; doubles from then on."""
     longest: float = 0.5
-    lock: float = 2.0
+    lock: float = 3.0
     """Until a lock is given up."""
-    connect: float = 1.0
+    connect: float = 2.0
     """Until the new path is given up."""
     revoke: float = 0.3
     """Until a switch without an answer is questioned."""
@@ -81,6 +81,8 @@ class Patience:
     """Until the hops are not told any more that it is over: their lease ends it."""
     keep: float = 10.0
     """How often the hops are told that it goes on."""
+    at_once: int = 8
+    """How many may be between their start and their switch at one host; others wait."""
     lease: float = 60.0
     """How long a hop keeps a lock without hearing of it."""
 

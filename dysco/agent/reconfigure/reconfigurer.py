@@ -90,6 +90,9 @@ MAX_WAITING = 8
 _TIMERS = {Role.LEFT: "left", Role.RIGHT: "right"}
 _ROLES = {name: role for role, name in _TIMERS.items()}
 _OPEN = (State.ESTABLISHED,)
+_BEGUN = {state.value for state in (LeftState.DRAINING, LeftState.FINISHED, LeftState.FAILED)}
+MAX_QUERIES = 10
+"""How often the registers are asked for before a reconfiguration is refused."""
 
 
 class Reconfigurer:
@@ -102,6 +105,10 @@ class Reconfigurer:
         self._by_spare: dict[FiveTuple, tuple[Here, Role]] = {}
         """By what arrives on a new path, or on an old one that lingers."""
         self._guard = ReplayGuard(core.settings.replay_window, core.settings.max_senders)
+        self._wishes: dict[int, Todo] = {}
+        """Reconfigurations that wait until others have begun, by session; the oldest first."""
+        self._beginning: set[int] = set()
+        """Sessions whose reconfiguration has not switched yet."""
         self._given_up: dict[tuple[int, ReconfigurationId], None] = {}
         """New paths that were given up before they got here, by session; the oldest first."""
         core.on_release = self.released
@@ -139,7 +146,7 @@ class Reconfigurer:
         version = leg.sent.src.version
         number = host_number(right.name)
         core.peers.reachable(right, version)
-        if here.waiting.get(Role.LEFT):
+        if session.id in self._wishes or session.id in self._beginning:
             raise RefusedError("another reconfiguration is about to begin here")
         # Once before the registers are read, once after: in between others may come first.
         here.member.request(number)
@@ -151,18 +158,62 @@ class Reconfigurer:
             try:
                 request = here.member.request(number, int(now * 1000))
             except RefusedError as error:
-                return [core.tell(Level.WARNING, Count.REQUEST_REFUSED, f"{session}: {error}")]
+                return self._not_begun(here, str(error), now)
             here.through, here.names = through, (*names, *kept)
             return self._do(here, here.member.start(request), now)
 
         text = f"{session}: through {', '.join(names) or 'nobody'} to {right.name}"
         told = core.tell(Level.INFO, Count.RECONFIGURATION_STARTED, text)
-        return [told, *self._with_registers(here, Role.LEFT, go, now)]
+        self._wishes[session.id] = go
+        return [told, *self._admit(now)]
+
+    def _admit(self, now: float) -> list[Action]:
+        """Begin what waits, as far as not too much is beginning: each must end within its time."""
+        actions: list[Action] = []
+        while self._wishes and len(self._beginning) < self._patience.at_once:
+            number, go = next(iter(self._wishes.items()))
+            del self._wishes[number]
+            here = self._here.get(number)
+            if here is None or here.is_over:
+                continue
+            self._beginning.add(number)
+            here.tries = 0
+            actions.append(SetTimer(TimerId("begin", number), self._patience.longest))
+            actions += self._with_registers(here, Role.LEFT, go, now)
+        return actions
+
+    def _begun(self, here: Here, now: float) -> list[Action]:
+        """One is over, or has nothing left that must end in time: others may begin."""
+        if here.session.id not in self._beginning:
+            return []
+        self._beginning.discard(here.session.id)
+        return self._admit(now)
+
+    def _not_begun(self, here: Here, why: str, now: float) -> list[Action]:
+        core, number = self._core, here.session.id
+        told = core.tell(Level.WARNING, Count.REQUEST_REFUSED, f"{here.session}: {why}")
+        role, name = Role.LEFT.value, core.host.name
+        failed = Progress(number, name, 0, role, LeftState.FAILED.value, why)
+        return [told, failed, *self._begun(here, now)]
+
+    def _begin_again(self, here: Here, now: float) -> list[Action]:
+        """The registers that a reconfiguration waits for have not come."""
+        leg = here.session.right
+        if leg is None or not here.waiting.get(Role.LEFT):
+            return []
+        here.tries += 1
+        if here.tries > MAX_QUERIES:
+            del here.waiting[Role.LEFT]
+            return self._not_begun(here, "the device does not tell what it knows of the leg", now)
+        timer = SetTimer(TimerId("begin", here.session.id), self._patience.longest)
+        return [timer, QueryLeg(leg.outbound_key)]
 
     def cancel(self, event: CancelReconfiguration, now: float) -> list[Action]:
         """Go back, if that is still possible."""
         core = self._core
         here = self._here.get(event.session)
+        if here is not None and self._wishes.pop(event.session, None) is not None:
+            return self._not_begun(here, "cancelled by the operator", now)
         orders = here.member.cancel("cancelled by the operator") if here is not None else []
         if here is None or not orders:
             text = (
@@ -241,6 +292,9 @@ class Reconfigurer:
 
     def _message(self, here: Here, sender: int, message: Message, now: float) -> list[Action]:
         member = here.member
+        if here.resuming:
+            # It comes again.
+            return []
 
         def go(now: float) -> list[Action]:
             return self._do(here, member.message(sender, message), now)
@@ -296,6 +350,8 @@ class Reconfigurer:
         member = here.member if here is not None else None
         if here is None or member is None or member.right is None or member.right.id != opening.id:
             return None
+        if here.resuming:
+            return []
         leg = here.session.left
         if leg is None:
             return None
@@ -324,6 +380,8 @@ class Reconfigurer:
             self._core.counters[Count.NEW_PATH_UNKNOWN] += 1
             return []
         here, role = found
+        if here.resuming:
+            return []
         return self._do(here, here.member.new_path(role, to_segment(segment)), now)
 
     def split(self, event: PacketIn, segment: packet.Segment) -> list[Action]:
@@ -351,6 +409,8 @@ class Reconfigurer:
         actions: list[Action] = []
         for todo in here.waiting.pop(role, []):
             actions += todo(now)
+        if here.resuming:
+            return actions
         member = here.member
         orders: list[Order] = []
         if event.news & LegNews.CLOSING:
@@ -375,6 +435,9 @@ class Reconfigurer:
         role = here.role_of(leg)
         here.waiting.pop(role, None)
         if role is Role.LEFT:
+            left = here.member.left
+            if leg.session.id in self._beginning and (left is None or left.is_over):
+                return [told, *self._not_begun(here, f"the device refused: {event.why}", now)]
             orders = here.member.cancel(f"the device refused: {event.why}")
             return [told, *self._do(here, orders, now)]
         # The left anchor hears nothing, and gives up.
@@ -387,6 +450,8 @@ class Reconfigurer:
             return []
         if timer.kind == "linger":
             return self._linger(here, now)
+        if timer.kind == "begin":
+            return self._begin_again(here, now)
         if timer.kind == "abandon":
             return [*self._abandon(here), *self._do(here, (), now)]
         if timer.kind == "lease":
@@ -396,6 +461,10 @@ class Reconfigurer:
             again = SetTimer(timer, self._patience.lease)
             return [again, *self._do(here, here.member.lease_over(), now)]
         role = _ROLES[timer.kind]
+        if here.resuming:
+            waits = here.session_leg(role)
+            again = SetTimer(timer, self._patience.longest)
+            return [again, QueryLeg(waits.outbound_key)] if waits is not None else []
         if here.session.state in (State.RESET, State.RELEASED):
             orders = here.member.session_over()
             if orders:
@@ -415,6 +484,8 @@ class Reconfigurer:
             return []
         here.is_over = True
         here.waiting.clear()
+        self._wishes.pop(session.id, None)
+        begun = self._begun(here, now)
         orders = here.member.session_over()
         actions: list[Action] = []
         for role in list(here.entries):
@@ -431,7 +502,7 @@ class Reconfigurer:
         actions += [
             CancelTimer(TimerId(kind, session.id)) for kind in ("linger", "lease", "right", *done)
         ]
-        return actions + self._do(here, orders, now)
+        return actions + self._do(here, orders, now) + begun
 
     def recover(
         self,
@@ -508,10 +579,11 @@ class Reconfigurer:
         if not waits:
             return actions + self._do(here, member.recover(), now)
 
+        here.resuming = set(waits)
+
         def go(now: float) -> list[Action]:
-            if all(role in here.registers for role in waits):
-                return self._do(here, member.recover(), now)
-            return []
+            here.resuming = {role for role in waits if role not in here.registers}
+            return self._do(here, member.recover(), now) if not here.resuming else []
 
         for role in waits:
             timer = TimerId(_TIMERS[role], here.session.id)
@@ -688,6 +760,8 @@ class Reconfigurer:
                     actions.append(self._progress(here, role, what))
                     if what.state == LeftState.CANCELLING.value and here.through:
                         actions += self._give_up_new_path(here, what.id)
+                    if role is Role.LEFT and what.state in _BEGUN:
+                        actions += self._begun(here, now)
         return actions
 
     def _progress(self, here: Here, role: Role, report: messages.Report) -> Progress:

@@ -10,8 +10,6 @@ nothing changes, the same is measured as often: what of a dent is the machine's 
 
 from __future__ import annotations
 
-import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,13 +21,13 @@ from typing import Any
 from dysco.bench.live import COUNTED_PORT, PROXIED_PORT, TRACKED_PORT, Live, Times, live
 from dysco.bench.result import Detail, Point
 from dysco.bench.scale import Scale
+from dysco.bench.sessions import Record, Sessions
 from dysco.bench.tools import Tools
-from dysco.topo.process import Process, ProcessError
 
 NAME = "dent"
 
 _MBIT_S = 300
-_BEFORE_S = _AFTER_S = 0.4
+_AROUND_S = 0.4
 """What the lines go through."""
 _WINDOW_S = 0.3
 """Between them, from the trigger on, at least; and _TAIL_S after the end."""
@@ -38,59 +36,6 @@ _LIMIT_S = 20.0
 _BIN_MS = 5
 _SHOWN_MS = (-100, 300)
 _NOTHING = "nothing changes"
-
-
-@dataclass(slots=True)
-class Record:
-    """A stream that is over."""
-
-    start: float
-    """Seconds since 1970."""
-    bytes: list[int]
-    """Received in each millisecond."""
-    resent: list[tuple[float, int]]
-    """Segments sent again so far, and since when it was that many."""
-
-    def received(self, begin: float, end: float) -> list[int]:
-        """Of each millisecond of a time, as far as the stream was there."""
-        first, last = (int((at - self.start) * 1000) for at in (begin, end))
-        return self.bytes[max(0, first) : max(0, last)]
-
-    def rate(self) -> float:
-        """Bytes a millisecond while it was steady: that of most pieces. Raises ProcessError."""
-        came, step = self._came(), int(_BEFORE_S * 1000)
-        slopes = [
-            statistics.linear_regression(range(step), came[at : at + step]).slope
-            for at in range(0, len(came) - step, step)
-        ]
-        if not slopes or not (rate := statistics.median(slopes)):
-            raise ProcessError(f"a stream of {sum(self.bytes)} bytes was never steady")
-        return rate
-
-    def missing_ms(self, begin: float, end: float) -> float:
-        """What didn't come because of what happened between two moments, in ms of traffic.
-
-        Raises ProcessError if the stream was too short.
-        """
-        came, rate = self._came(), self.rate()
-        first, last = (int((at - self.start) * 1000) for at in (begin, end))
-        before = range(max(0, first - int(_BEFORE_S * 1000)), first)
-        after = range(last, min(len(came), last + int(_AFTER_S * 1000)))
-        if not before or not after:
-            raise ProcessError("the stream began too late or ended too early")
-        early, late = (statistics.fmean(at - came[at] / rate for at in t) for t in (before, after))
-        return late - early
-
-    def _came(self) -> list[int]:
-        return list(itertools.accumulate(self.bytes))
-
-    def resent_between(self, begin: float, end: float) -> int:
-        """Segments that the sender sent again."""
-        before, after = (
-            max((count for when, count in self.resent if when <= at), default=0)
-            for at in (begin, end)
-        )
-        return after - before
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +62,8 @@ class Dent:
             sum(shown[at : at + _BIN_MS]) * 8 / 1000 / _BIN_MS
             for at in range(0, len(shown) - _BIN_MS + 1, _BIN_MS)
         ]
-        missing, resent = record.missing_ms(begin, end), record.resent_between(begin, end)
+        missing = record.missing_ms(begin, end, _AROUND_S)
+        resent = record.resent_between(begin, end)
         return cls(missing, resent, longest, times.as_ms(), curve)
 
 
@@ -131,18 +77,18 @@ class _Running:
 
     def change(self, kind: str, **wish: Any) -> None:
         """Change its chain, once it was steady for long enough."""
-        time.sleep(_BEFORE_S)
+        time.sleep(_AROUND_S)
         times = self.network.change([self.session], _LIMIT_S, **wish)[self.session]
         self.done.append((kind, times))
-        _until(_end(times) + _AFTER_S)
+        _until(_end(times) + _AROUND_S)
 
     def nothing(self) -> None:
         """The same without a change."""
-        time.sleep(_BEFORE_S)
+        time.sleep(_AROUND_S)
         now = time.time()
         times = Times(now, now, now, now)
         self.done.append((_NOTHING, times))
-        _until(_end(times) + _AFTER_S)
+        _until(_end(times) + _AROUND_S)
 
 
 def run(tools: Tools, scale: Scale, directory: Path) -> Iterator[Point]:
@@ -199,31 +145,14 @@ def _stream(
     network: Live, tools: Tools, port: int, found: dict[str, list[Dent]]
 ) -> Iterator[_Running]:
     """A stream for as long as the `with` lasts; then what was done to it is looked at."""
-    chain = network.chain
-    number = sum(map(len, found.values()))
-    receiver = chain.server.start(f"receive-{port}-{number}", tools.argv("stream", "receive", port))
-    receiver.wait_ready(lambda: "ready" in receiver.log.read_text(), "it listened")
-    argv = tools.argv("stream", "send", chain.address, port, _MBIT_S)
-    sender = chain.client.start(f"send-{port}-{number}", argv)
-    sender.wait_ready(lambda: "port" in sender.log.read_text(), "it was connected")
-    own = sender.log.read_text().split('"port": ')[1].split(",")[0]
-    (session,) = network.sessions(f"tcp and src port {own} and dst port {port}")
+    name = f"{port}-{sum(map(len, found.values()))}"
+    sessions = Sessions(tools, network.chain, port, name=name, count=1, mbit_s=_MBIT_S)
+    (session,) = network.sessions(f"tcp and src port {sessions.port} and dst port {port}")
     running = _Running(network, session)
     yield running
-    sender.terminate()
-    record = _record(sender, receiver)
+    record = sessions.stop()
     for kind, times in running.done:
         found.setdefault(kind, []).append(Dent.of(record, times))
-
-
-def _record(sender: Process, receiver: Process) -> Record:
-    for process in (sender, receiver):
-        if process.wait_end(10.0):
-            raise ProcessError(f"{process.name} failed\n{process.log_tail()}")
-    sent = json.loads(sender.log.read_text())
-    got = json.loads(receiver.log.read_text().removeprefix("ready\n"))
-    resent = [(ns / 1e9, count) for ns, count in sent["resent"]]
-    return Record(got["start_ns"] / 1e9, got["bytes"], resent)
 
 
 def _end(times: Times) -> float:

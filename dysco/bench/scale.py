@@ -19,13 +19,15 @@ class Scale:
     """Open in the background, and for the memory."""
     parallel: tuple[int, ...]
     """Sessions at a time, for the goodput."""
+    removed: int
+    """Sessions that a proxy is taken out of."""
 
     @classmethod
     def full(cls, repeats: int | None = None) -> Scale:
         """For figures to report."""
-        return cls(repeats or 5, 3, 2000, 300, 10_000, (1, 100, 1000))
+        return cls(repeats or 5, 3, 2000, 300, 10_000, (1, 100, 1000), 600)
 
     @classmethod
     def quick(cls, repeats: int | None = None) -> Scale:
         """To see it run, in seconds."""
-        return cls(repeats or 2, 1, 200, 20, 100, (1, 10))
+        return cls(repeats or 2, 1, 200, 20, 100, (1, 10), 40)

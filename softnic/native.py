@@ -73,6 +73,9 @@ DROP_REASONS = (
 )
 """In the order of `enum sn_drop` (runtime/internal.h)."""
 
+PROGRAM_EVENTS = ("log-msg", "assertion-failed", "index-out-of-bounds", "loop-limit")
+"""In the order of `enum sn_event` (runtime/softnic.h)."""
+
 _UPDATE = struct.Struct("=IHHIIQQI4x")
 _READING = struct.Struct("=IIIIQQQQQI4x")
 _OUT = struct.Struct("=IIII10s6x")
@@ -178,7 +181,6 @@ class NativeDataPlane:
         self._meters: dict[str, int] = {}
         self._profiles: dict[str, int] = {}
         self._value_sets: dict[str, int] = {}
-        self._read_lock = threading.Lock()
         self._event_lock = threading.Lock()
         self._event_buffer = buffer(_EVENT_BUFFER)
         self._closed = False
@@ -620,6 +622,12 @@ class NativeDataPlane:
         return ns / 1e9, out.value
 
     # ---- statistics
+
+    def program_events(self) -> dict[str, int]:
+        """What programs did since the start that may be a mistake, by name: `PROGRAM_EVENTS`."""
+        values = (ctypes.c_uint64 * len(PROGRAM_EVENTS))()
+        self._lib.sn_event_counts(self._d, values)
+        return dict(zip(PROGRAM_EVENTS, values, strict=True))
 
     def ports(self) -> list[PortStats]:
         """Statistics of every port, the CPU port included.

@@ -166,7 +166,7 @@ class ParserWriter:
             "{",
             f"    uint64_t bits_ = {n};",
             f"    if (bits_ % 8) {self._error('ParserInvalidArgument')}",
-            f"    if (SN_UNLIKELY(len - off < {fixed}ull + bits_ / 8)) {self._error('PacketTooShort')}",
+            f"    if (len - off < {fixed}ull + bits_ / 8) {self._error('PacketTooShort')}",
             f"    if (bits_ > {v.bits}) {self._error('HeaderTooShort')}",
             "    uint32_t var_ = (uint32_t)(bits_ / 8);",
             *(f"    {line}" for line in self._load_fixed(slots[:var], 0)),

@@ -145,6 +145,24 @@ def test_hashes(load: Loader) -> None:
     )
 
 
+def test_what_may_be_a_mistake_is_counted(load: Loader) -> None:
+    plane = load("features")
+    assert set(plane.program_events().values()) == {0}
+    plane.inject(1, op(1, 3, label(1, 1)))  # an element of the stack that is there
+    assert set(plane.program_events().values()) == {0}
+    plane = load("sums")
+    plane.inject(1, b"\x2a\xff" + bytes(10))
+    assert plane.program_events() == {
+        "log-msg": 1,
+        "assertion-failed": 1,
+        "index-out-of-bounds": 0,
+        "loop-limit": 0,
+    }
+    plane = load("shapes")
+    plane.inject(1, b"\5\3\0\x11")  # the fourth of three
+    assert plane.program_events()["index-out-of-bounds"] == 1
+
+
 def test_registers_are_written_and_read(load: Loader) -> None:
     plane = load("features")
     plane.set_register("I.wide", 0, ONES128 - 5)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,15 +292,29 @@ def test_what_makes_no_sense_is_refused_with_the_reason(network: Network) -> Non
 
 
 def test_many_at_once(network: Network) -> None:
-    streams = [Stream(network, 90) for _ in range(5)]
+    """More than begin at once at one host: the others wait for their turn."""
+    talks = [Conversation(network, 90) for _ in range(12)]
     done = network.controller.ctl(
         "reconfigure", "--match", "tcp and dst port 90", "--delete", "counter"
     )
-    assert [r["state"] for r in done["reconfigurations"]] == ["finished"] * 5
-    for stream in streams:
-        stream.wait_more(20_000)
-        stream.finish(wait=False)
+    assert [r["state"] for r in done["reconfigurations"]] == ["finished"] * 12
+    before = passed(network, "counter").to_server
+    for talk in talks:
+        talk.exchange()
+        talk.finish()
+    assert passed(network, "counter").to_server == before
     network.wait_empty()
+
+
+def test_events_tell_each_step(network: Network) -> None:
+    stream = Stream(network, 90)
+    stream.change("--delete", "counter")
+    stream.finish()
+    argv = ["dysco-ctl", "--server", network.controller.url, "events", "--session", stream.id]
+    argv[0] = str(Path(sys.executable).parent / argv[0])
+    lines = network.topology.devices.run(argv).splitlines()
+    told = [line.split(": ", 1)[1] for line in lines if "client (left anchor)" in line]
+    assert told == ["locking", "connecting", "switching", "draining", "releasing", "finished"]
 
 
 @pytest.mark.parametrize("after", [0.0, 0.03])

@@ -138,9 +138,7 @@ class Pipeline:
         info = schema.p4info
         self.p4info = info
         actions = {a.preamble.id: Action(a) for a in info.actions}
-        tables = [Table(t, actions) for t in info.tables]
-        self.tables = {t.name: t for t in tables}
-        self.table_names = {t.id: t.name for t in tables}
+        self.tables = {t.name: t for t in (Table(t, actions) for t in info.tables)}
         # Every place that drops has an instance of its own.
         self.drop_counters = tuple(
             c.preamble.id for c in info.counters if _suffix(c.preamble.name) == "drops"

@@ -34,7 +34,6 @@ class Network:
 
     src: Address
     dst: Address
-    ttl: int
     protocol: int
     length: int
     """Of what follows the header, in bytes, whether all of it was captured or not."""
@@ -105,11 +104,11 @@ def _network(ethertype: int, data: bytes) -> Network | None:
         size = (data[0] & 0xF) * 4
         length = int.from_bytes(data[2:4], "big") - size
         addresses = IPv4Address(data[12:16]), IPv4Address(data[16:20])
-        return Network(*addresses, data[8], data[9], length, data[size:][:length])
+        return Network(*addresses, data[9], length, data[size:][:length])
     if ethertype == _IPV6 and len(data) >= 40:
         length = int.from_bytes(data[4:6], "big")
         source, destination = IPv6Address(data[8:24]), IPv6Address(data[24:40])
-        return Network(source, destination, data[7], data[6], length, data[40:][:length])
+        return Network(source, destination, data[6], length, data[40:][:length])
     return None
 
 

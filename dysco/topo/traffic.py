@@ -49,8 +49,6 @@ class Download:
     status: int
     size: int
     sha256: str
-    connect_seconds: float
-    total_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +91,15 @@ class WebServer:
         return hashlib.sha256(content).hexdigest()
 
 
-_CURL_FORMAT = '{"status":%{http_code},"connect":%{time_connect},"total":%{time_total}}'
-
-
 def download(
     namespace: Namespace, url: str, file: Path, *, options: tuple[str, ...] = (), seconds: int = 20
 ) -> Download:
     """Fetch a URL with curl into `file`. Raises ProcessError."""
     argv = ["curl", "--silent", "--show-error", "--globoff", "--max-time", str(seconds)]
-    argv += ["--output", str(file), "--write-out", _CURL_FORMAT, *options, url]
-    told = json.loads(namespace.run(argv, seconds=seconds + 5))
+    argv += ["--output", str(file), "--write-out", "%{http_code}", *options, url]
+    status = namespace.run(argv, seconds=seconds + 5)
     content = file.read_bytes() if file.exists() else b""
-    return Download(
-        int(told["status"]),
-        len(content),
-        hashlib.sha256(content).hexdigest(),
-        float(told["connect"]),
-        float(told["total"]),
-    )
+    return Download(int(status), len(content), hashlib.sha256(content).hexdigest())
 
 
 def load(

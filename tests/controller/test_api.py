@@ -78,7 +78,7 @@ def test_a_policy_s_life(api: httpx.Client) -> None:
         ({"name": "no good"}, "'no good' is no name"),
         ({"host": "nix"}, "no device has a host 'nix'"),
         ({"matches": "tcp"}, "matches: Extra inputs are not permitted"),
-        ([], "Input should be a valid dictionary"),
+        ([], "the body must be a JSON object"),
     ],
 )
 def test_a_bad_policy_is_refused_and_changes_nothing(

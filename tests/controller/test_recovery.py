@@ -64,6 +64,7 @@ def finish(made: Lab, sport: int, subsession: FiveTuple) -> None:
 
 
 def test_sessions_outlive_kill_9_of_the_daemon(bench: Lab) -> None:
+    bench.config(pending_timeout=30.0, setup_timeout=5.0)
     first = bench.dyscod()
     bench.ctl("policy", "add", "--match", "dst port 80", "--chain", "scrub", "--name", "web")
     bench.ctl("policy", "add", "--match", "dst port 81", "--chain", "fw,scrub", "--name", "two")

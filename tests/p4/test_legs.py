@@ -14,7 +14,7 @@ from dysco.agent.model import FiveTuple
 from dysco.agent.packet import checksum
 from dysco.agent.reconfigure.segment import ACK, Segment
 from dysco.agent.reconfigure.state import Count, Entry, NewWay, OldWay, Path
-from dysco.controller import legs, static_rows
+from dysco.controller import legs
 from dysco.controller.pipeline import Pipeline, PipelineError
 
 WORDS = st.integers(0, 2**32 - 1)
@@ -108,19 +108,6 @@ def test_split_outside_of_the_segment(cutoff: int) -> None:
     data = frame(session(4), Segment(0, 0, ACK, 1, b"12345"))
     with pytest.raises(ValueError, match="no place to split"):
         legs.split(data, cutoff % 2**32)
-
-
-def test_numbers(define: Define, pipeline: Pipeline) -> None:
-    constants = define.constants
-    assert constants["SLOTS"] == legs.SLOTS
-    assert constants["ETHERTYPE_LEG"] == legs.ETHERTYPE_LEG
-    assert constants["ANNOUNCEMENT_PORT"] == legs.ANNOUNCEMENT_PORT
-    assert constants["ANNOUNCEMENT_MAGIC"].to_bytes(4, "big") == legs.ANNOUNCEMENT_MAGIC
-    assert constants["CONTROL_MAGIC"].to_bytes(4, "big") == legs.CONTROL_MAGIC
-    copies = {value for name, value in constants.items() if name.startswith("COPY_")}
-    assert copies == set(static_rows.COPIES)
-    events = {n: v for n, v in constants.items() if n.startswith("EVENT_")}
-    assert events == {f"EVENT_{event.name}": event.value for event in legs.Event}
 
 
 def test_counts(define: Define, pipeline: Pipeline) -> None:

@@ -215,10 +215,10 @@ def _plan(service: Service, whole: WholeSession, wish: Wish) -> Plan:
     names = list(whole.hosts)
     last = whole.paths.chain[-1].session
     if last.right is not None:
-        # The session goes on to hosts of other daemons: the next one is known by its address.
-        following = next((p.name for p in service.peers if last.right.sent.dst in p.addresses), "")
-        if following and following not in names[-1:]:
-            names.append(following)
+        # The session goes on to hosts of other daemons: its chain is known, and where it ends.
+        end = next((p.name for p in service.peers if last.right.emitted.dst in p.addresses), "")
+        if end and end not in names:
+            names.append(end)
     if wish.delete:
         return chains.delete(names, wish.delete)
     if wish.insert is not None and wish.after is not None:

@@ -347,3 +347,21 @@ def test_a_box_takes_itself_out(network: Network) -> None:
     wait_until(lambda: stream.chain() == ["client", "server"], "it to be gone", 10.0, every=0.2)
     stream.wait_more()
     stream.finish()
+
+
+def test_agents_of_two_daemons(caged: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """They share nothing: what one tells the other crosses the network."""
+    hosts = (box("client", 1), box("counter", 2, "counter"), box("server", 3))
+    devices = tuple(DeviceSpec(f"nic{host.subnet}", host.subnet) for host in hosts)
+    spec = TopologySpec(hosts, devices)
+    directory = tmp_path_factory.mktemp("two")
+    daemons = [["nic1"], ["nic2", "nic3"]]
+    with running(spec, directory, POLICIES[:2], daemons=daemons) as network:
+        stream = Stream(network, 90)
+        # The first daemon knows its own host, and the boxes that the session goes through.
+        assert stream.chain() == ["client", "counter"]
+        stream.change("--delete", "counter")
+        assert stream.chain() == ["client"]
+        stream.change("--insert", "counter", "--after", "client")
+        assert stream.chain() == ["client", "counter"]
+        stream.finish()

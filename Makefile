@@ -32,7 +32,7 @@ ptf: setup $(VENV)-ptf/.ready ## packet tests of the P4 program (TARGET=bmv2, TE
 verify: setup   ## check the protocol's model exhaustively (NAME="paths: proxy")
 	@$(BIN)/python -m model.verify --markdown $(if $(NAME),"$(NAME)")
 
-bench: setup    ## measure (BENCH=forward|target|connect|goodput|memory); results in out/bench
+bench: setup    ## measure (BENCH=NAME of docs/benchmarks.md, or all); results in out/bench
 	@$(BIN)/python -m dysco.bench $(BENCH)
 
 p4: setup       ## compile the P4 program with p4c ($P4C)
@@ -59,4 +59,4 @@ $(VENV)-ptf/.ready: ptf_tests/requirements.txt
 	@touch $@
 
 clean:          ## remove what make made
-	rm -rf $(VENV) $(VENV)-ptf out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ptf out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

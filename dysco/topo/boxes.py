@@ -34,7 +34,7 @@ _FIREWALL = (
 """
 )
 
-_NAT = (
+_PASS = (
     _COUNT
     + """
   chain forward {
@@ -42,6 +42,12 @@ _NAT = (
     tcp dport @PORTS counter name to_server
     tcp sport @PORTS counter name to_client
   }
+"""
+)
+
+_NAT = (
+    _PASS
+    + """
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     meta l4proto tcp masquerade
@@ -50,17 +56,7 @@ _NAT = (
 """
 )
 
-_COUNTER = (
-    _COUNT
-    + """
-  chain forward {
-    type filter hook forward priority filter; policy accept;
-    tcp dport @PORTS counter name to_server
-    tcp sport @PORTS counter name to_client
-  }
-}
-"""
-)
+_COUNTER = _PASS + "}\n"
 
 RULES = {"firewall": _FIREWALL, "nat": _NAT, "counter": _COUNTER}
 """nft rules by kind of middlebox; @PORTS stands for the ports of the service."""

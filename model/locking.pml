@@ -33,6 +33,9 @@
 #ifndef REPEATS
 #define REPEATS 1
 #endif
+#ifndef GIVE_UP
+#define GIVE_UP 1               /* a left anchor may give up at any moment */
+#endif
 #ifndef ENDS
 #define ENDS 0                  /* the session may end */
 #endif
@@ -170,11 +173,6 @@ inline ask(r, a) {
     fi
 }
 
-#ifdef BUG_PARKED
-#define GOES_ON(a, r) skip
-#else
-#define GOES_ON(a, r) ask(r, a)
-#endif
 /* Lock._free: whoever is parked here goes on. */
 inline free(a, event, to) {
     MARK(ROLE_LOCK, lock[a], event, to);
@@ -184,20 +182,15 @@ inline free(a, event, to) {
     :: parked[a] != NONE ->
         waiting = parked[a];
         parked[a] = NONE;
-        GOES_ON(a, waiting);
+        ask(waiting, a);
         waiting = NONE
     :: else
     fi
 }
 
-#ifdef BUG_REFUSE
-#define REFUSES_PARKED false
-#else
-#define REFUSES_PARKED true
-#endif
 inline refuse_parked(a) {
     if
-    :: parked[a] != NONE && REFUSES_PARKED ->
+    :: parked[a] != NONE ->
         waiting = parked[a];
         parked[a] = NONE;
         send_left(NACK_LOCK, waiting, a);
@@ -312,7 +305,11 @@ inline take_nack_lock(r, a) {
     :: else
     fi;
     if
+#ifdef BUG_NACK_ENDS
+    :: LEFT(r) == a && left[r] == L_LOCKING -> over(r, E_NACK_LOCK, L_FAILED)
+#else
     :: LEFT(r) == a && left[r] == L_LOCKING -> go_cancelling(r, E_NACK_LOCK)
+#endif
     :: else
     fi
 }
@@ -481,6 +478,8 @@ end:
     od
 }
 
+#define IS_PARKED(r) (parked[0] == r || parked[1 % N] == r || parked[2 % N] == r || \
+    parked[3 % N] == r || parked[4 % N] == r)
 #define REPEATED(r) \
     (left[r] == L_LOCKING -> REQUEST : (left[r] == L_CANCELLING && !told[r] -> CANCEL : RELEASE))
 
@@ -502,13 +501,13 @@ proctype Anchor(byte r) {
 end:
     do
     /* Said again. */
-    :: d_step { QUIET(r) && (left[r] == L_LOCKING && tries[r] < TRIES ||
+    :: d_step { QUIET(r) && !IS_PARKED(r) && (left[r] == L_LOCKING && tries[r] < TRIES ||
                              left[r] == L_CANCELLING || left[r] == L_RELEASING) ->
         tries[r]++;
         send_right(REPEATED(r), r, LEFT(r));
         check() }
     /* Given up: out of patience, refused by the new path, or the session ended. */
-    :: d_step { left[r] == L_LOCKING || (left[r] == L_CONNECTING && right[r] == R_LOCKED) ->
+    :: d_step { GIVE_UP && (left[r] == L_LOCKING || (left[r] == L_CONNECTING && right[r] == R_LOCKED)) ->
         why_failed[r] = 1;
         go_cancelling(r, E_CANCEL);
         check() }

@@ -422,12 +422,11 @@ inline latch(x, t) {
     :: d_step { right == R_PREPARED && rturn == t && neu[1] == t && latched[1] == t -> \
         GO_RIGHT(E_ANNOUNCED, R_DRAINING) } \
     /* Asked to go back, or not spoken to for too long. */ \
-    :: d_step { HAS(t, ASK_REVOKE) && rturn == t && right == R_LOCKED -> GO_RIGHT(E_ASK_REVOKE, R_REVOKED); \
-        PUT(t, REVOKED) } \
+    :: d_step { HAS(t, ASK_REVOKE) && rturn == t && right == R_LOCKED -> GO_RIGHT(E_ASK_REVOKE, R_REVOKED) } \
     :: d_step { HAS(t, ASK_REVOKE) && rturn == t && right == R_PREPARED && neu[1] == t && MAY_REVOKE && \
                 revoked != t -> revoked = t } \
-    :: d_step { right == R_PREPARED && rturn == t && revoked == t -> GO_RIGHT(E_REVOKED, R_REVOKED); \
-        PUT(t, REVOKED) } \
+    :: d_step { right == R_PREPARED && rturn == t && revoked == t -> GO_RIGHT(E_REVOKED, R_REVOKED) } \
+    :: d_step { right == R_REVOKED && rturn == t && !HAS(t, REVOKED) -> PUT(t, REVOKED) } \
     :: d_step { leases > 0 && rturn == t && (right == R_LOCKED || right == R_REVOKED) -> \
         leases--; GO_RIGHT(E_FORSAKEN, R_CANCELLED); todo[1] = (neu[1] == t) } \
     :: d_step { leases > 0 && rturn == t && right == R_PREPARED && neu[1] == t && MAY_REVOKE && \

@@ -40,6 +40,7 @@ from dysco.controller.metrics import CONTENT_TYPE, exposition
 from dysco.controller.p4device import DeviceError, State, explain
 from dysco.controller.policies import NotFoundError, PolicyError
 from dysco.controller.service import Service
+from dysco.controller.sessions import session_number
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
     @app.get("/v1/sessions/{session}", tags=["sessions"], responses=_errors(404, 422, 503))
     async def show_session(session: str) -> SessionOut:
         """One session, with what its devices counted."""
-        whole = service.session(_number(session))
+        whole = service.session(session_number(session))
         traffic: dict[MappingKey, tuple[int, int]] = {}
         for hop in whole.hops:
             traffic.update(await hop.nic.session_traffic(hop.session.keys))
@@ -211,7 +212,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
     @app.delete("/v1/sessions/{session}", tags=["sessions"], responses=_errors(404, 422))
     async def close_session(session: str) -> SessionOut:
         """Release a session's mappings and ports; its hosts are not told."""
-        whole = service.session(_number(session))
+        whole = service.session(session_number(session))
         before = SessionOut.of(whole)
         service.close_session(whole.id)
         return before
@@ -219,14 +220,7 @@ def _add_sessions(app: FastAPI, service: Service) -> None:
     @app.get("/v1/chains/{session}", tags=["sessions"], responses=_errors(404, 422))
     async def show_chain(session: str) -> ChainOut:
         """The chain of a session as each hop saw it."""
-        return ChainOut.of(service.session(_number(session)))
-
-
-def _number(session: str) -> int:
-    try:
-        return int(session, 16)
-    except ValueError:
-        raise NotFoundError(f"{session!r} is no session id: 13 hex digits") from None
+        return ChainOut.of(service.session(session_number(session)))
 
 
 def _add_middlebox(app: FastAPI, service: Service) -> None:

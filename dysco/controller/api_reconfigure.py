@@ -15,7 +15,7 @@ from dysco.controller.p4device import DeviceError
 from dysco.controller.policies import NotFoundError
 from dysco.controller.progress import Event, Reconfiguration
 from dysco.controller.service import Service
-from dysco.controller.sessions import WholeSession
+from dysco.controller.sessions import WholeSession, session_number
 
 MAX_WAIT = 30.0
 _REFUSED = "request_refused"
@@ -30,18 +30,20 @@ class Wish(_Model):
 
     sessions: list[str] = Field([], description="Session ids; or `match`.")
     match: str | None = Field(None, description="All established sessions that fit a filter.")
-    delete: list[str] = Field([], description="Boxes to take out; several follow each other.")
-    insert: str | None = Field(None, description="A box to put in: host name, address or kind.")
+    delete: list[str] = Field([], description="Middleboxes to take out; several follow each other.")
+    insert: str | None = Field(
+        None, description="A middlebox to put in: host name, address or kind."
+    )
     after: str | None = Field(None, description="With insert: the host to put it behind.")
-    replace: str | None = Field(None, description="A box to exchange.")
-    by: str | None = Field(None, description="With replace: the box that takes its place.")
+    replace: str | None = Field(None, description="A middlebox to exchange.")
+    by: str | None = Field(None, description="With replace: the middlebox that takes its place.")
 
 
 class BoxWish(_Model):
     """What a middlebox asks for itself, in one session."""
 
     session: str = Field(description="Its id, 13 hex digits.")
-    insert: str | None = Field(None, description="A box to put behind this one; else: take it out.")
+    insert: str | None = Field(None, description="A middlebox to put behind it; else: take it out.")
 
 
 class WishOut(_Model):
@@ -143,11 +145,11 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
         responses=errors(400, 404, 422),
     )
     async def ask(host: str, wish: BoxWish) -> WishOut:
-        """A middlebox wants out of a session's chain, or another box beside it.
+        """A middlebox wants out of a session's chain, or another one beside it.
 
         Whoever changes the stream itself must pass everything on unchanged before it asks to leave.
         """
-        whole = service.session(_number(wish.session))
+        whole = service.session(session_number(wish.session))
         delete = [] if wish.insert is not None else [host]
         after = host if wish.insert is not None else None
         asked = Wish(
@@ -164,13 +166,13 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
     @app.get(path, tags=["reconfigurations"], responses=errors(404, 422))
     async def list_reconfigurations(session: str | None = None) -> list[ReconfigurationOut]:
         """How reconfigurations stand that begin at hosts of this daemon, the oldest first."""
-        number = None if session is None else _number(session)
+        number = None if session is None else session_number(session)
         return [ReconfigurationOut.of(r) for r in service.chronicle.reconfigurations(number)]
 
     @app.delete(path + "/{session}", tags=["reconfigurations"], responses=errors(404, 422, 503))
     async def cancel(session: str) -> WishOut:
         """Go back to the old path, if that is still possible."""
-        number = _number(session)
+        number = session_number(session)
         under_way = [r for r in service.chronicle.reconfigurations(number) if not r.is_over]
         if not under_way:
             raise NotFoundError(f"no reconfiguration of session {session} is under way here")
@@ -187,13 +189,6 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
         return [EventOut.of(event) for event in await service.chronicle.after(after, wait)]
 
 
-def _number(session: str) -> int:
-    try:
-        return int(session, 16)
-    except ValueError:
-        raise NotFoundError(f"{session!r} is no session id: 13 hex digits") from None
-
-
 def _check(wish: Wish) -> None:
     if sum((bool(wish.delete), wish.insert is not None, wish.replace is not None)) != 1:
         raise WishError("say exactly one of delete, insert and replace")
@@ -208,7 +203,7 @@ def _check(wish: Wish) -> None:
 def _chosen(service: Service, wish: Wish) -> list[WholeSession]:
     if wish.match is not None:
         return service.sessions(wish.match, None, "established")
-    return [service.session(_number(session)) for session in wish.sessions]
+    return [service.session(session_number(session)) for session in wish.sessions]
 
 
 def _plan(service: Service, whole: WholeSession, wish: Wish) -> Plan:

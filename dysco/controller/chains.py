@@ -91,27 +91,27 @@ def _follow(hop: Hop, by_left: dict[FiveTuple, Hop]) -> list[Hop]:
     return found
 
 
-def delete(names: Sequence[str], boxes: Sequence[str]) -> Plan:
-    """Take out one box, or several that follow each other. Raises WishError."""
-    indices = sorted(_index(names, box) for box in boxes)
+def delete(names: Sequence[str], middleboxes: Sequence[str]) -> Plan:
+    """Take out one middlebox, or several that follow each other. Raises WishError."""
+    indices = sorted(_index(names, name) for name in middleboxes)
     first, last = indices[0], indices[-1]
     if indices != list(range(first, last + 1)):
-        raise WishError("these boxes don't follow each other: take them out one by one")
+        raise WishError("these middleboxes don't follow each other: take them out one by one")
     if first == 0 or last == len(names) - 1:
         raise WishError(f"{names[first if first == 0 else last]} is an end of the session")
     return Plan(names[first - 1], names[last + 1], ())
 
 
-def insert(names: Sequence[str], box: str, after: str) -> Plan:
-    """Put a box behind a host. Raises WishError."""
+def insert(names: Sequence[str], middlebox: str, after: str) -> Plan:
+    """Put a middlebox behind a host. Raises WishError."""
     index = _index(names, after)
     if index == len(names) - 1:
         raise WishError(f"{after} is the last host of the session: name the one before")
-    return Plan(after, names[index + 1], (box,))
+    return Plan(after, names[index + 1], (middlebox,))
 
 
 def exchange(names: Sequence[str], old: str, new: str) -> Plan:
-    """Put one box in another's place. Raises WishError."""
+    """Put one middlebox in another's place. Raises WishError."""
     plan = delete(names, [old])
     return Plan(plan.left, plan.right, (new,))
 

@@ -6,6 +6,7 @@ and one daemon for all devices shows what one for each shows, added up.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,16 @@ from dysco.agent.session import Session, State
 from dysco.controller.chains import Paths, paths
 from dysco.controller.filter_compiler import compile_filter
 from dysco.controller.nic import Nic
+from dysco.controller.policies import NotFoundError
+
+_ID = re.compile(r"[0-9a-fA-F]{13}")
+
+
+def session_number(text: str) -> int:
+    """The session that an id of 13 hex digits names. Raises NotFoundError."""
+    if not _ID.fullmatch(text):
+        raise NotFoundError(f"{text!r} is no session id: 13 hex digits")
+    return int(text, 16)
 
 
 @dataclass(frozen=True, slots=True)

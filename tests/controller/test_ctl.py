@@ -83,6 +83,7 @@ def test_policies(running: Lab) -> None:
         (["policy", "add", "-c", "fw"], 2, "Missing option '--match'"),
         (["policy", "remove", "nix"], 4, "there are: none"),
         (["session", "show", "nix"], 4, "'nix' is no session id: 13 hex digits"),
+        (["session", "show", "12ab"], 4, "'12ab' is no session id: 13 hex digits"),
         (["session", "show", "1234567890abc"], 4, "there is no session 1234567890abc"),
         (["session", "list", "--match", "udp"], 5, "TCP sessions only"),
         (["session", "list", "--host", "nix"], 4, "there are: client, fw"),

@@ -17,7 +17,7 @@ demo: setup     ## a real TCP connection through firewall, NAT and counter, in n
 	@$(BIN)/python -m dysco.topo.demo --target $(TARGET)
 
 test: setup check ptf ## everything that CI runs
-	@$(BIN)/pytest -n 2 --dist loadfile $(TEST)
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 check: setup    ## style, types, rooms, and that the compiled P4 is of its sources
 	@$(BIN)/ruff check .

@@ -335,7 +335,10 @@ def main() -> int:
     if shutil.which("spin") is None:
         console.print("spin is missing: apt-get install spin")
         return 2
-    runs = wanted(asked.names, quick=asked.quick)
+    try:
+        runs = wanted(asked.names, quick=asked.quick)
+    except KeyError as error:
+        parser.error(f"no run is named {error}; --list tells what there is")
     results: dict[str, Result] = {}
     with ThreadPoolExecutor(asked.jobs) as pool, console.status("searching") as status:
         for future in as_completed([pool.submit(search, run) for run in runs]):

@@ -47,6 +47,7 @@ _PROGRAMS = (
     _Program("tcpdump", "tcpdump", "captures of the demo"),
     _Program("ethtool", "ethtool", "offloads on bmv2's links", required=False),
     _Program("haproxy", "haproxy", "the proxy middlebox", required=False),
+    _Program("spin", "spin", "checking the protocol's model (make verify)", required=False),
 )
 
 

@@ -13,7 +13,7 @@ export TARGET
 help:           ## this list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-demo: setup     ## a real TCP connection through firewall, NAT and counter, in namespaces
+demo: setup     ## real TCP through firewall, NAT and counter; a download whose chain changes on its way
 	@$(BIN)/python -m dysco.topo.demo --target $(TARGET)
 
 test: setup check ptf ## everything that CI runs

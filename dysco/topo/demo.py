@@ -1,4 +1,5 @@
-"""The demo: HTTP of an unmodified client through firewall, NAT and counter, on P4 devices.
+"""The demo: HTTP of an unmodified client through firewall, NAT and counter, on P4 devices; and a
+download whose chain changes on its way.
 
 `python -m dysco.topo.demo --target softnic|bmv2` builds the network in a cage, sends the traffic,
 and exits with 0 only if everything that proof.py claims held.
@@ -25,13 +26,17 @@ from dysco.topo.boxes import Counters
 from dysco.topo.capture import Capture, Frame, write_pcap
 from dysco.topo.controller import Controller, group_key
 from dysco.topo.devices import Target, start_devices
-from dysco.topo.display import Steps, claims_table, problems_text, way_table
+from dysco.topo.display import Steps, change_table, claims_table, problems_text, way_table
 from dysco.topo.needs import missing
 from dysco.topo.path import Seen, taps
 from dysco.topo.process import ProcessError
 from dysco.topo.proof import Claim, Recording
-from dysco.topo.spec import demo_spec
+from dysco.topo.proxy import TransparentProxy
+from dysco.topo.second_act import PORT as LIVE_PORT
+from dysco.topo.second_act import SPARES, Change, SecondAct
+from dysco.topo.spec import demo_spec, with_spares
 from dysco.topo.topology import Topology
+from dysco.topo.waiting import DeadlineError
 
 MATCH = "tcp and dst port 80"
 BOXES = ("firewall", "nat", "counter")
@@ -60,6 +65,7 @@ class Demo:
     captures: Path | None
     claims: list[Claim] = field(default_factory=list)
     way: list[Seen] = field(default_factory=list)
+    change: Change | None = None
 
     def url(self, version: int, port: int, path: str = "file") -> str:
         """Of something at the server."""
@@ -152,10 +158,11 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dysco-demo-")))
         with steps.step("hosts, middleboxes and a router in namespaces"):
             topology = stack.enter_context(
-                Topology(demo_spec(), directory, offloads=target.offloads)
+                Topology(with_spares(demo_spec(), SPARES), directory, offloads=target.offloads)
             )
             boxes.set_up_boxes(topology, (80, DIRECT_PORT))
-            ports = (80, DIRECT_PORT)
+            proxy = TransparentProxy(topology.hosts["proxy"], directory / "proxy", (LIVE_PORT,))
+            ports = (80, LIVE_PORT, DIRECT_PORT)
             web = traffic.WebServer(topology.hosts["server"], directory / "nginx", ports)
             sha256 = web.publish("file", os.urandom(_SIZE))
         with steps.step(f"P4 devices: {len(topology.spec.devices)} x {target.value}"):
@@ -165,6 +172,7 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
             controller.start()
         with steps.step(f"dysco-ctl policy add: '{MATCH}' > {', '.join(BOXES)}"):
             controller.add_policy(MATCH, BOXES)
+            controller.add_policy(f"tcp and dst port {LIVE_PORT}", ("proxy",))
         demo = Demo(topology, controller, sha256, directory, captures)
         for version in (4, 6):
             with steps.step(f"curl through the chain, IPv{version}"):
@@ -173,6 +181,11 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
             under_load(demo, seconds)
         with steps.step(f"curl without a policy (port {DIRECT_PORT}), and without an agent"):
             directly(demo)
+        act = SecondAct(topology, controller, proxy, target)
+        with steps.step("curl through HAProxy, which leaves, then a scrubber comes") as say:
+            sha256 = web.publish("long", os.urandom(act.size))
+            demo.change, claims = act.play(directory / "got-long", sha256, say)
+            demo.claims += claims
         with steps.step("until ended sessions have left the devices"):
             to_the_end(demo)
     return demo
@@ -182,6 +195,9 @@ def _report(demo: Demo, console: Console) -> bool:
     console.print()
     console.print(way_table(demo.way))
     console.print()
+    if demo.change is not None:
+        console.print(change_table(demo.change))
+        console.print()
     claims = proof.merged(demo.claims)
     console.print(claims_table(claims))
     failed = [claim for claim in claims if not claim.held]
@@ -233,7 +249,7 @@ def main(*, target: str, seconds: int, captures: Path | None) -> None:
     try:
         demo = play(chosen, seconds, captures, console)
         held = _report(demo, console)
-    except ProcessError as error:
+    except (ProcessError, DeadlineError) as error:
         click.echo(f"\nthe demo can't go on: {error}", err=True)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dysco.topo.path import Seen, Where
 from dysco.topo.proof import Claim
+from dysco.topo.second_act import SHOWN_SECONDS, Change
 
 _STEP_WIDTH = 66
 
@@ -39,17 +40,21 @@ class Steps:
         return time.monotonic() - self._started
 
     @contextmanager
-    def step(self, what: str) -> Iterator[None]:
-        """Show that this runs for the length of the `with`."""
+    def step(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Show that this runs for the length of the `with`, and meanwhile what it is told."""
         columns = (
             SpinnerColumn(style="cyan", finished_text="[green]✓[/]"),
             TextColumn("{task.description}"),
             _Seconds(),
         )
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(escape(f"{what:<{_STEP_WIDTH}}"), total=1)
-            yield
-            progress.update(task, completed=1)
+            task = progress.add_task(_padded(what), total=1)
+            yield lambda now: progress.update(task, description=_padded(now))
+            progress.update(task, description=_padded(what), completed=1)
+
+
+def _padded(text: str) -> str:
+    return escape(f"{text:<{_STEP_WIDTH}}")
 
 
 _HOW = {
@@ -96,6 +101,35 @@ def _add_row(table: Table, seen: Seen, host: str) -> None:
         str(seen.to_client),
         style="cyan" if seen.in_network else "",
     )
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def bars(rates: Sequence[float], top: float) -> str:
+    """One sign for each rate, as high as it is to `top`."""
+    last = len(_BARS) - 1
+    return "".join(_BARS[min(last, max(0, round(rate / top * last)))] for rate in rates)
+
+
+def change_table(change: Change) -> Table:
+    """A download's throughput while its chain changed."""
+    table = Table(
+        title=f"One download while its chain changes: a sign is {SHOWN_SECONDS:g} s",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+    )
+    for column in ("from", "chain", "Mbit/s", "throughput"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "Mbit/s" else "left")
+    top = max((rate for _, _, rates in change.stretches for rate in rates), default=1.0) or 1.0
+    for begin, hosts, rates in change.stretches:
+        mean = sum(rates) / len(rates) if rates else 0.0
+        chain = " > ".join(hosts)
+        table.add_row(f"{begin:.1f} s", chain, f"{mean:.0f}", bars(rates, top), style="cyan")
+    return table
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

@@ -319,6 +319,12 @@ def grown(before: Mapping[str, Counters], after: Mapping[str, Counters]) -> dict
     }
 
 
+def chain_changed(problems: Iterable[str]) -> Claim:
+    """A download's chain changed twice on its way."""
+    what = "HAProxy left a download, a scrubber came, unnoticed"
+    return _claim(what, "dysco-ctl, the boxes", problems)
+
+
 def ended(is_empty: bool, entries: Mapping[str, int]) -> Claim:
     """Sessions that ended leave nothing in the devices."""
     problems = [] if is_empty else ["dyscod still lists sessions"]

@@ -31,7 +31,6 @@ table inet dysco_proxy {{
 _CONFIG = """
 global
   maxconn {connections}
-  stats socket {directory}/haproxy.sock mode 600
 defaults
   mode tcp
   maxconn {connections}
@@ -50,6 +49,7 @@ backend onwards{version}
 """
 # A server without address and port: where the client was going.
 
+_LISTEN = 10
 _STATES = {
     # linux/tcp_states.h
     1: "established",
@@ -86,25 +86,35 @@ class TransparentProxy:
                 table=_TABLE,
             )
         config = directory / "haproxy.cfg"
-        text = _CONFIG.format(connections=_MAX_CONNECTIONS, directory=directory.resolve())
+        text = _CONFIG.format(connections=_MAX_CONNECTIONS)
         for version, everywhere, options in _VERSIONS:
             text += _FAMILY.format(version=version, any=everywhere, port=_PORT, options=options)
         config.write_text(text)
         argv = ["haproxy", "-db", "-f", str(config.resolve())]
         self.process: Process = namespace.start("haproxy", argv)
-        self.process.wait_ready((directory / "haproxy.sock").exists, "its socket was there")
+        self.process.wait_ready(self._listens, "it listened")
 
     def sockets(self, client_port: int) -> list[str]:
         """The states of both sockets of a client's session; of dying ones too."""
+        port = f":{client_port:04X}"
+        return [
+            _STATES.get(state, str(state))
+            for local, remote, state in self._all_sockets()
+            if local.endswith(port) or remote.endswith(port)
+        ]
+
+    def _listens(self) -> bool:
+        """True if it does so for both IP versions."""
+        port = f":{_PORT:04X}"
+        listening = [s for s in self._all_sockets() if s[0].endswith(port) and s[2] == _LISTEN]
+        return len(listening) >= len(_VERSIONS)
+
+    def _all_sockets(self) -> list[tuple[str, str, int]]:
+        """Local end, remote end and state of every TCP socket here."""
         with self._namespace.entered():
             lines = [
                 line.split()
                 for table in ("tcp", "tcp6")
                 for line in Path("/proc/thread-self/net", table).read_text().splitlines()[1:]
             ]
-        port = f":{client_port:04X}"
-        return [
-            _STATES.get(int(state, 16), state)
-            for _, local, remote, state, *_ in lines
-            if local.endswith(port) or remote.endswith(port)
-        ]
+        return [(local, remote, int(state, 16)) for _, local, remote, state, *_ in lines]

@@ -11,7 +11,7 @@ is 10.0.N.H and fd00:N::H with MAC 02:00:00:00:NN:HH; its gateway is number 1.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
@@ -153,7 +153,18 @@ def chain_spec(middleboxes: Iterable[tuple[str, str]], bystander: bool = False) 
     return TopologySpec(tuple(hosts), devices)
 
 
+def with_spares(spec: TopologySpec, boxes: Iterable[tuple[str, str]]) -> TopologySpec:
+    """The same with more middleboxes (name, kind), each behind a device of its own."""
+    first = max(host.subnet for host in spec.hosts) + 1
+    hosts = [
+        HostSpec(name, subnet, kind, device=f"nic{subnet}")
+        for subnet, (name, kind) in enumerate(boxes, start=first)
+    ]
+    devices = (DeviceSpec(f"nic{host.subnet}", host.subnet) for host in hosts)
+    return replace(spec, hosts=(*spec.hosts, *hosts), devices=(*spec.devices, *devices))
+
+
 def demo_spec() -> TopologySpec:
-    """The demo's network: three middleboxes, and one host without an agent."""
+    """The network of the demo's first act: three middleboxes, and one host without an agent."""
     boxes = [("firewall", "firewall"), ("nat", "nat"), ("counter", "counter")]
     return chain_spec(boxes, bystander=True)

@@ -55,6 +55,8 @@ def test_all_of_it_holds(tmp_path: Path) -> None:
     assert "✗" not in out
     order = [line.split()[0] for line in out.splitlines() if " gets " in line]
     assert order == ["firewall", "nat", "counter", "server"]
+    chains = [line[7:34].strip() for line in out.splitlines() if " s  client " in line]
+    assert chains == ["client > proxy > server", "client > server", "client > scrubber > server"]
     assert max(map(len, out.splitlines())) <= 80
     assert left_behind(tmp_path) == []
 

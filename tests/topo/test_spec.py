@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from dysco.topo.spec import DeviceSpec, HostSpec, SpecError, TopologySpec, demo_spec
+from dysco.topo.spec import DeviceSpec, HostSpec, SpecError, TopologySpec, demo_spec, with_spares
 
 
 def test_address_plan() -> None:
@@ -24,6 +24,15 @@ def test_demo_puts_each_host_behind_a_device_of_its_own_but_the_bystander() -> N
     assert spec.host("bystander").device is None
     assert spec.router_link(spec.host("bystander")) == "to-bystander"
     assert spec.router_link(spec.host("nat")) == "to-nic3"
+
+
+def test_spares_come_behind_devices_of_their_own() -> None:
+    spec = with_spares(demo_spec(), [("proxy", "proxy"), ("more", "scrubber")])
+    assert [(h.name, h.subnet, h.device) for h in spec.hosts[-2:]] == [
+        ("proxy", 7, "nic7"),
+        ("more", 8, "nic8"),
+    ]
+    assert spec.device("nic8").id == 8
 
 
 def test_hosts_on_one_device_have_ports_in_order() -> None:

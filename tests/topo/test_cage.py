@@ -92,7 +92,8 @@ def test_nothing_outlives_it(
     with caged(argv, mark) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        assert len(processes_marked(mark)) >= 4  # cage, init, the program, the sleeper
+        # Cage, init, program and sleeper; what is between fork and exec has no mark yet.
+        wait_until(lambda: len(processes_marked(mark)) >= 4, "all to run")
         if group:
             os.killpg(process.pid, number)
         else:

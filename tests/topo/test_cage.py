@@ -98,7 +98,8 @@ def test_nothing_outlives_it(
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        process.communicate(timeout=20)
+        # Its input stays open: at its end the program would end by itself, before the signal came.
+        process.wait(timeout=20)
     wait_until(lambda: not processes_marked(mark), "the cage's processes to be gone")
     assert process.returncode != 0
 
@@ -111,16 +112,37 @@ def test_nothing_outlives_an_exception(mark: str, tmp_path: Path) -> None:
     wait_until(lambda: not processes_marked(mark), "the cage's processes to be gone")
 
 
-def test_works_for_a_plain_user(mark: str) -> None:
+_PLAIN = 65534
+
+_AS_A_PLAIN_USER = f"""
+import ctypes, os, sys
+from pyroute2 import IPRoute
+from dysco.topo import cage
+with IPRoute() as ip:  # all that is imported late, too: a plain user may not be able to read it
+    ip.link_lookup(ifname="lo")
+os.setgroups([])
+os.setgid({_PLAIN})
+os.setuid({_PLAIN})
+ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE, as after an exec: its /proc files are its own
+sys.exit(cage.run(["ip", "link", "add", "type", "veth"]))
+"""
+
+
+def test_works_for_a_plain_user() -> None:
     """Without root, and without any capability, where user namespaces are allowed."""
-    plain = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+    plain = ["setpriv", f"--reuid={_PLAIN}", f"--regid={_PLAIN}", "--clear-groups"]
     allowed = subprocess.run(
-        [*plain, "unshare", "--user", "--map-root-user", "true"], capture_output=True, check=False
+        [*plain, "--inh-caps=-all", "unshare", "--user", "--map-root-user", "true"],
+        capture_output=True,
+        check=False,
     )
     if allowed.returncode:
         pytest.skip("can't become a plain user here, or plain users can't make user namespaces")
-    with caged(["id", "-u"], mark) as process:
-        assert process.communicate(timeout=20)[0] == "0\n"
-    argv = [*plain, *cage.command_for(["ip", "link", "add", "type", "veth"])]
+    argv = [sys.executable, "-c", _AS_A_PLAIN_USER]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_is_root_inside(mark: str) -> None:
+    with caged(["id", "-u"], mark) as process:
+        assert process.communicate(timeout=20)[0] == "0\n"

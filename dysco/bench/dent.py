@@ -23,6 +23,7 @@ from dysco.bench.result import Detail, Point
 from dysco.bench.scale import Scale
 from dysco.bench.sessions import Record, Sessions
 from dysco.bench.tools import Tools
+from dysco.topo.process import ProcessError
 
 NAME = "dent"
 
@@ -78,7 +79,10 @@ class _Running:
     def change(self, kind: str, **wish: Any) -> None:
         """Change its chain, once it was steady for long enough."""
         time.sleep(_AROUND_S)
-        times = self.network.change([self.session], _LIMIT_S, **wish)[self.session]
+        outcome = self.network.change([self.session], _LIMIT_S, **wish)
+        if outcome.failed:
+            raise ProcessError(f"{kind} failed: {outcome.failed[self.session]}")
+        times = outcome.times[self.session]
         self.done.append((kind, times))
         _until(_end(times) + _AROUND_S)
 
@@ -147,7 +151,7 @@ def _stream(
     """A stream for as long as the `with` lasts; then what was done to it is looked at."""
     name = f"{port}-{sum(map(len, found.values()))}"
     sessions = Sessions(tools, network.chain, port, name=name, count=1, mbit_s=_MBIT_S)
-    (session,) = network.sessions(f"tcp and src port {sessions.port} and dst port {port}")
+    (session,) = network.sessions(f"tcp and src port {sessions.port} and dst port {port}", 1)
     running = _Running(network, session)
     yield running
     record = sessions.stop()

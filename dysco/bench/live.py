@@ -52,20 +52,43 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of reconfigurations that are over."""
+
+    times: dict[str, Times]
+    """Of the sessions that were changed."""
+    failed: dict[str, str]
+    """Why the others are still on their old path."""
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """The running network."""
 
     chain: Chain
     proxy: TransparentProxy
 
-    def sessions(self, match: str) -> list[str]:
-        """Ids of the sessions that match, in pcap-filter words."""
-        with self.chain.controller.api() as client:
-            known = client.get("v1", "sessions", match=match, limit=1000)["sessions"]
-        return [str(session["id"]) for session in known if session["state"] == "established"]
+    def sessions(self, match: str, count: int) -> list[str]:
+        """Ids of the sessions that match, in pcap-filter words, once so many reach the server.
 
-    def change(self, sessions: list[str], seconds: float, **wish: Any) -> dict[str, Times]:
-        """Change the chains of sessions, all at once; when each was changed. Raises ProcessError.
+        Behind a proxy they do so later than their clients think. Raises ProcessError.
+        """
+        found: list[str] = []
+
+        def there() -> bool:
+            with self.chain.controller.api() as client:
+                known = client.get("v1", "sessions", match=match, limit=1000)["sessions"]
+            found[:] = [str(one["id"]) for one in known if one["hosts"][-1] == "server"]
+            return len(found) == count
+
+        try:
+            wait_until(there, f"{count} sessions at the server", 20.0, every=0.5)
+        except DeadlineError as error:
+            raise ProcessError(f"{error}: there are {len(found)}") from error
+        return found
+
+    def change(self, sessions: list[str], seconds: float, **wish: Any) -> Outcome:
+        """Change the chains of sessions, all at once. Raises ProcessError if they are never over.
 
         `wish`: delete=[BOX], insert=BOX and after=HOST, or replace=BOX and by=BOX.
         """
@@ -92,13 +115,14 @@ class Live:
         except DeadlineError as error:
             missing = len(since) - len(ended)
             raise ProcessError(f"{missing} of {len(since)} didn't end: {error}") from error
-        failed = [one for one in ended.values() if one["state"] != "finished"]
-        if failed:
-            raise ProcessError(f"{len(failed)} of {len(ended)} failed: {failed[0]['why']}")
-        return {
-            session: Times(one["started"], one["locked"], one["switched"], one["finished"])
-            for session, one in ended.items()
-        }
+        times, failed = {}, {}
+        for session, one in ended.items():
+            if one["state"] == "finished":
+                steps = one["started"], one["locked"], one["switched"], one["finished"]
+                times[session] = Times(*steps)
+            else:
+                failed[session] = str(one["why"])
+        return Outcome(times, failed)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _ALL_IT_CAN = 0
 _PAUSE_S = 2.0
 """Before the first quarter, between quarters, and after the last."""
 _LIMIT_S = 60.0
+_TRIES = 4
 _SHARES = (0.5, 0.8, 0.99)
 _GOALS_MS = (2, 4)
 _EVERY_S = 0.1
@@ -61,6 +63,8 @@ class _Removal:
     triggers: list[float]
     times: list[list[Times]]
     ends: list[float]
+    failures: Counter[str]
+    """Why sessions had to be asked for again."""
     record: Record
     usage: _Usage
 
@@ -95,22 +99,31 @@ def _remove(network: Live, tools: Tools, count: int, mbit_s: int) -> _Removal:
     sessions = Sessions(tools, network.chain, PROXIED_PORT, name=name, count=count, mbit_s=mbit_s)
     begin = time.time()
     with _watched(network) as usage:
-        known = network.sessions(f"tcp and dst port {PROXIED_PORT}")
-        if len(known) != count:
-            raise ProcessError(f"{len(known)} of {count} sessions are established")
-        triggers, times, ends = [], [], []
+        known = network.sessions(f"tcp and dst port {PROXIED_PORT}", count)
+        triggers: list[float] = []
+        times: list[list[Times]] = []
+        ends: list[float] = []
+        failures: Counter[str] = Counter()
         for quarter in range(_QUARTERS):
             time.sleep(_PAUSE_S)
             wanted = known[quarter::_QUARTERS]
             triggers.append(time.time())
-            changed = network.change(wanted, _LIMIT_S, delete=["proxy"])
-            times.append(list(changed.values()))
-            ends.append(max(one.finished for one in changed.values()))
+            times.append([])
+            for _ in range(_TRIES):
+                outcome = network.change(wanted, _LIMIT_S, delete=["proxy"])
+                times[-1] += outcome.times.values()
+                failures.update(outcome.failed.values())
+                wanted = list(outcome.failed)
+                if not wanted:
+                    break
+            else:
+                raise ProcessError(f"{len(wanted)} sessions failed {_TRIES} times: {failures}")
+            ends.append(max(one.finished for one in times[-1]))
         time.sleep(_PAUSE_S)
     record = sessions.stop()
     if not network.chain.controller.wait_no_sessions(_LIMIT_S):
         raise ProcessError("sessions that were ended are still listed")
-    return _Removal(begin, triggers, times, ends, record, usage)
+    return _Removal(begin, triggers, times, ends, failures, record, usage)
 
 
 @contextmanager
@@ -144,6 +157,7 @@ def _time_points(removal: _Removal, how: str) -> Iterator[Point]:
     detail: Detail = {
         "sessions": len(took),
         "quarters": _QUARTERS,
+        "asked_for_again": dict(removal.failures),
         "shares": {f"under {goal} ms": _below(took, goal) for goal in _GOALS_MS},
         "median_ms_from_its_own_start": {
             step: round(_at(sorted(one.as_ms()[step] for one in _all(removal)), 0.5), 1)

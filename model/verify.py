@@ -129,7 +129,7 @@ CONFIGURATIONS: tuple[Run, ...] = (
     _path("proxy", "delete or replace a proxy", (1, 1), PROXY=1, CRASHES=1),
     _path("proxy, one way", "the same", (2, 0), PROXY=1, CRASHES=1, DEATHS=1),
     _path("in a row", "two, with everything of the first late", (1, 1), TURNS=2, LEASES=1),
-    _path("in a row, faults", "the same", (1, 0), TURNS=2, LEASES=1, CRASHES=1, DEATHS=1),
+    _path("in a row, faults", "the same", (1, 0), TURNS=2, CRASHES=1, DEATHS=1),
     _path("in a row, wrap", "the same", (2, 0), TURNS=2, START=14),
     _path("in a row, proxy", "a proxy deleted, then a box inserted", (1, 0), TURNS=2, PROXY=1),
 )
@@ -246,8 +246,15 @@ def _search(run: Run, folder: Path, *, with_trail: bool) -> Result:
         return result
     result.seconds = time.monotonic() - began
     _read(result, done.stdout)
-    if result.problem and with_trail:
-        result.trail = _call(["spin", "-t", *defines, source], folder).stdout.splitlines()
+    if result.problem and with_trail and run.bug is None:
+        # Spin can't replay the C code that writes the steps down: search again without it.
+        for command in (
+            ["spin", "-a", *defines, source],
+            ["gcc", *options, "-o", "pan", "pan.c"],
+            ["./pan", f"-m{DEPTH}", "-w24"],
+        ):
+            _call(command, folder)
+        result.trail = _call(["spin", "-t", "-p", *defines, source], folder).stdout.splitlines()
     return result
 
 
@@ -346,7 +353,7 @@ def main() -> int:
             results[result.run.name] = result
             status.update(f"{len(results)} of {len(runs)}; last: {result.run.name}")
             if not console.is_terminal:
-                print(f"{result.run.name}: {result.states:,} states", flush=True)
+                print(measured([result]).splitlines()[-1], flush=True)
             if not result.is_good:
                 console.print(f"[red]{result.run.name}[/]: {result.broken or result.problem}")
                 console.print("\n".join(result.trail[-60:]), markup=False)

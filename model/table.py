@@ -140,6 +140,7 @@ MODEL = (
         ("prepared", E.RECOVER, "locked"),
         ("draining", E.DRAINED, "drained"),
         ("drained", E.RELEASE, "finished"),
+        ("draining", E.RELEASE, "finished"),  # the left anchor knows already that the session ended
         ("revoked", E.CANCEL_LOCK, "cancelled"),
         ("revoked", E.FORSAKEN, "cancelled"),
         ("locked", E.SESSION_OVER, "cancelled"),

@@ -104,6 +104,23 @@ def _abort_when(world: World, holds: Callable[[LeftAnchor, RightAnchor], bool]) 
     _when(world, reached, world._abort)
 
 
+def _left_hears_first() -> World:
+    """The session ends, and of the anchors only the left one knows."""
+    world = World(1, Scenario(("proxy",), (Step(0.01, 0, 2),), stalled=(0.3, 0.3), linger=1.0))
+    left, right = _nodes(world)
+
+    def draining() -> bool:
+        other = right.member.right
+        return other is not None and other.state is RightState.DRAINING
+
+    def end() -> None:
+        world.ended_by_reset = True
+        left.session_over()
+
+    _when(world, draining, end)
+    return world
+
+
 def _out_of_patience(state: LeftState) -> None:
     ends = Ends(0, 0, timestamps=True, sack=True)
     request = RequestLock(ReconfigurationId(0, 1), 2, 1, 1, ends)
@@ -125,6 +142,7 @@ def test_the_code_takes_the_steps_of_the_table() -> None:
             _reset(lambda one, _, at=left: one.state is at).run()
         for right in (RightState.PREPARED, RightState.DRAINING, RightState.DRAINED):
             _reset(lambda _, other, at=right: other.state is at).run()
+        _left_hears_first().run()
         world = _lease(1, LeftState.SWITCHING)
         _abort_when(world, lambda _, other: other.state is RightState.REVOKED)
         world.run()

@@ -112,6 +112,15 @@ class Stream:
             (answer,) = client.post("v1", "reconfigurations", body={"sessions": [self.id], **wish})
         assert answer["accepted"], answer
 
+    def change(self, *words: str) -> dict[str, Any]:
+        """Change its chain with `dysco-ctl reconfigure`, to the end; the summary."""
+        answer = self.network.controller.ctl("reconfigure", self.id, *words, check=False)
+        assert answer["reconfigurations"], (answer, self.network.log())
+        (done,) = answer["reconfigurations"]
+        assert done["state"] == "finished", (done, self.network.log())
+        self.wait_more()
+        return dict(done)
+
     def state(self) -> str:
         """Of its last reconfiguration; "" before the first."""
         with self.network.controller.api() as client:
@@ -134,8 +143,8 @@ class Stream:
         """Both ends send no more; what is under way may still come."""
         self._stop.set()
 
-    def finish(self) -> None:
-        """End it; every byte must have come, and nothing may be left."""
+    def finish(self, *, wait: bool = True) -> None:
+        """End it; every byte must have come, and nothing may be left, which `wait` waits for."""
         self.stop()
         for thread in self._threads:
             thread.join(20.0)
@@ -145,4 +154,5 @@ class Stream:
             assert self.amount[me] == self.offered[1 - me]
             assert self.sent[1 - me].digest() == self.got[me].digest()
         self.talk.close()
-        self.network.wait_empty()
+        if wait:
+            self.network.wait_empty()

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from chained import Conversation, Network, PolicyArgs, box, running
+from streams import Stream
 
 from dysco.controller.client import Client
 from dysco.topo import boxes
@@ -50,89 +50,6 @@ def network(caged: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with running(spec, tmp_path_factory.mktemp("reconfigure"), POLICIES) as network:
         TransparentProxy(network.host("proxy"), network.directory / "proxy", (95,))
         yield network
-
-
-class Stream:
-    """Bytes in both directions of a connection, until it is told to stop; then compared."""
-
-    def __init__(self, network: Network, port: int, version: int = 4) -> None:
-        self.network = network
-        self.talk = Conversation(network, port, version)
-        assert self.talk.server is not None
-        self.ends = (self.talk.client, self.talk.server)
-        self.sent = [hashlib.sha256(), hashlib.sha256()]
-        self.got = [hashlib.sha256(), hashlib.sha256()]
-        self.amount = [0, 0]
-        self.problems: list[Exception] = []
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=work, args=(me,))
-            for me in (0, 1)
-            for work in (self._send, self._receive)
-        ]
-        for thread in self._threads:
-            thread.start()
-        self.wait_more()
-        (self.session,) = network.controller.ctl(
-            "chain", "show", f"tcp and src port {self.talk.local_port}"
-        )
-        self.id = str(self.session["id"])
-
-    def _send(self, me: int) -> None:
-        try:
-            while not self._stop.is_set():
-                piece = os.urandom(20_000)
-                self.ends[me].sendall(piece)
-                self.sent[me].update(piece)
-                time.sleep(0.002)
-            self.ends[me].shutdown(1)
-        except OSError as error:
-            self.problems.append(error)
-
-    def _receive(self, me: int) -> None:
-        try:
-            while piece := self.ends[me].recv(1 << 16):
-                self.got[me].update(piece)
-                self.amount[me] += len(piece)
-        except OSError as error:
-            self.problems.append(error)
-
-    def wait_more(self, size: int = 200_000) -> None:
-        """Until so many bytes more came through, each way."""
-        goal = [amount + size for amount in self.amount]
-
-        def there() -> bool:
-            return bool(self.problems) or all(
-                have >= want for have, want in zip(self.amount, goal, strict=True)
-            )
-
-        wait_until(there, "bytes in both directions", 10.0)
-        assert not self.problems, self.network.log()
-
-    def change(self, *words: str) -> dict[str, Any]:
-        """Reconfigure it; the summary."""
-        answer = self.network.controller.ctl("reconfigure", self.id, *words, check=False)
-        assert answer["reconfigurations"], (answer, self.network.log())
-        (done,) = answer["reconfigurations"]
-        assert done["state"] == "finished", (done, self.network.log())
-        self.wait_more()
-        return dict(done)
-
-    def chain(self) -> list[str]:
-        """Names of the hosts that it crosses."""
-        return list(self.network.controller.ctl("session", "show", self.id)["hosts"])
-
-    def finish(self, *, wait: bool = True) -> None:
-        """End it; every byte must have come, and nothing may be left."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(10.0)
-        assert not self.problems, self.network.log()
-        assert self.sent[0].digest() == self.got[1].digest()
-        assert self.sent[1].digest() == self.got[0].digest()
-        self.talk.close()
-        if wait:
-            self.network.wait_empty()
 
 
 def passed(network: Network, name: str) -> boxes.Counters:

@@ -26,7 +26,7 @@ _RIGHT, _LEG, _SESSION, _ANSWERED = 1, 2, 4, 8
 _OPTIONS = struct.Struct("!BHB")
 _HAS_MSS, _HAS_SCALE, _SACK, _TIMESTAMPS = 1, 2, 4, 8
 _BODY = struct.Struct("!HBBBd")
-_REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE, _RELAYS = 1, 2, 4, 8, 16, 32
+_REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE, _RELAYS, _OPENING = 1, 2, 4, 8, 16, 32, 64
 
 
 class RecordError(Exception):
@@ -58,6 +58,7 @@ class SessionRecord:
     session: FiveTuple | None
     """None: as the primary leg has it."""
     relays: bool = False
+    opening: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,9 @@ def _pack_session(session: Session, leg: Leg) -> bytes:
         ends = session.session
         parts.append(_pack_address(ends.src) + _pack_address(ends.dst))
         parts.append(struct.pack("!HH", ends.sport, ends.dport))
+    if session.opening:
+        flags |= _OPENING
+        parts.append(len(session.opening).to_bytes(2, "big") + session.opening)
     if session.rest and session.rest[0].version == 6:
         flags |= _CHAIN_V6
     parts.extend(hop.packed for hop in session.rest)
@@ -195,7 +199,7 @@ def read_record(metadata: bytes) -> Record:
 
 def _read_session(reader: _Reader) -> SessionRecord:
     policy, position, flags, hosts, created = _BODY.unpack(reader.take(_BODY.size))
-    if flags & ~63:
+    if flags & ~127:
         raise RecordError(f"session flags 0x{flags:02x}")
     tag = reader.number(4) if flags & _HAS_TAG else None
     nonce = sender = ends = None
@@ -205,10 +209,11 @@ def _read_session(reader: _Reader) -> SessionRecord:
     if flags & _HAS_TUPLE:
         src, dst = reader.address(), reader.address()
         ends = FiveTuple(src, reader.number(2), dst, reader.number(2))
+    opening = reader.take(reader.number(2)) if flags & _OPENING else b""
     size = 16 if flags & _CHAIN_V6 else 4
     rest = tuple(address(reader.take(size)) for _ in range(hosts))
     on_failure = OnFailure.REFUSE if flags & _REFUSE else OnFailure.DIRECT
     relays = bool(flags & _RELAYS)
     return SessionRecord(
-        policy, on_failure, position, created, rest, tag, sender, nonce, ends, relays
+        policy, on_failure, position, created, rest, tag, sender, nonce, ends, relays, opening
     )

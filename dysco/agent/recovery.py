@@ -90,6 +90,7 @@ def _take_up(core: Core, session_id: int, found: _Found, now: float) -> list[Act
         sender=record.sender,
         nonce=record.nonce,
         relays=record.relays,
+        opening=record.opening,
         recovered=True,
     )
     actions: list[Action] = []

@@ -9,13 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dysco.agent.model import FiveTuple, OnFailure
+from dysco.agent.agent import Agent
+from dysco.agent.events import Recovered
+from dysco.agent.model import FiveTuple, Host, Interface, OnFailure
 from dysco.agent.options import Negotiated
 from dysco.agent.record import RecordError, long_record, read_record, short_record
 from dysco.agent.session import Leg, Session, State
-from dysco.agent.trust import Nonce
+from dysco.agent.settings import Settings
+from dysco.agent.trust import Nonce, TrustGroup
 
 PORTS = st.integers(0, 65535)
+SESSION_FIELDS = (
+    *("policy", "on_failure", "position", "created", "rest", "tag", "sender", "nonce"),
+    *("relays", "opening"),
+)
 OPTIONS = st.builds(
     Negotiated, st.none() | PORTS, st.none() | st.integers(0, 14), st.booleans(), st.booleans()
 )
@@ -42,6 +49,8 @@ def sessions(draw: st.DrawFn) -> tuple[Session, Leg]:
         tag=draw(st.none() | st.integers(0, 2**32 - 1)),
         sender=draw(addresses) if has_sender else None,
         nonce=Nonce(draw(st.integers(0, 2**64 - 1)), 7) if has_sender else None,
+        relays=draw(st.booleans()),
+        opening=draw(st.binary(max_size=80)),
     )
     leg = Leg(
         session,
@@ -77,7 +86,7 @@ def test_a_record_is_read_as_it_was_written(made: tuple[Session, Leg], data: st.
     found = record.session
     as_leg_has_it = leg.emitted if leg.is_right else leg.emitted.reversed
     assert (found.session or as_leg_has_it) == session.session
-    for name in ("policy", "on_failure", "position", "created", "rest", "tag", "sender", "nonce"):
+    for name in SESSION_FIELDS:
         assert getattr(found, name) == getattr(session, name), name
     # Cut or longer: refused, whatever the rest says.
     cut = data.draw(st.integers(0, len(written) - 1))
@@ -94,6 +103,18 @@ def test_noise_is_refused_or_read(noise: bytes, ours: bool) -> None:
         read_record(metadata)
     except RecordError as error:
         assert str(error)  # noqa: PT017 - either outcome is right
+
+
+@settings(max_examples=30, deadline=None)
+@given(sessions())
+def test_a_restart_brings_back_by_what_a_session_came(made: tuple[Session, Leg]) -> None:
+    """A box of a new path that forgot its opening refused the SYN that came again, for good."""
+    session, leg = made
+    mappings = (leg.outbound(long_record(leg), 0.0), leg.inbound(short_record(leg), 0.0))
+    host = Host(leg.host, "box", "counter", (Interface(2, bytes(6), (leg.emitted.src,)),))
+    agent = Agent(host, TrustGroup("group", bytes(32)), Settings(), epoch=1)
+    agent.handle(Recovered(mappings), 2e9)
+    assert agent.sessions[session.id].opening == session.opening
 
 
 def test_records_are_small() -> None:

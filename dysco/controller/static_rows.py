@@ -9,7 +9,6 @@ from finsy.proto import p4r
 from dysco.controller.config import CPU_PORT, DeviceConfig
 from dysco.controller.pipeline import Row, RowKey
 
-CPU_CLONE_SESSION = 1
 COPIES = (1, 2, 4, 8)
 """What an ingress clone is for, the P4 program's COPY_*: a clone session for each sum of them."""
 FLOOD_GROUP = 1

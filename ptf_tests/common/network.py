@@ -47,7 +47,6 @@ UPLINK = 3
 OTHER_PORT = 4
 PORTS = range(1, 6)
 CPU_PORT = 255
-CPU_CLONE_SESSION = 1
 COPIES = (1, 2, 4, 8)
 """A clone session for each sum of them."""
 FLOOD_GROUP = 1

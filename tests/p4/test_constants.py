@@ -71,7 +71,7 @@ def test_magic(define: Define) -> None:
     assert define.constants["DYSCO_MAGIC_SIZE"] == len(header.MAGIC)
 
 
-@pytest.mark.parametrize("name", ["CPU_PORT", "CPU_CLONE_SESSION", "FLOOD_GROUP"])
+@pytest.mark.parametrize("name", ["CPU_PORT", "FLOOD_GROUP"])
 def test_device_numbers(define: Define, packet_tests: ModuleType, name: str) -> None:
     assert getattr(packet_tests, name) == define.constants[name]
     module = config if name == "CPU_PORT" else static_rows

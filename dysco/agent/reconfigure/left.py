@@ -25,7 +25,6 @@ from dysco.agent.reconfigure.messages import (
     Deltas,
     Do,
     Drained,
-    Ends,
     Latch,
     Leg,
     Message,
@@ -357,8 +356,3 @@ class LeftAnchor:
 
     def _report(self) -> Report:
         return Report(self.id, self.state.value, self.why)
-
-
-def ends_of(leg: Leg, *, timestamps: bool, sack: bool) -> Ends:
-    """What an anchor tells of its host."""
-    return Ends(leg.entry.scale_own, leg.registers.edge_in, timestamps, sack)

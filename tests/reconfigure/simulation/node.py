@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from dysco.agent.reconfigure import arrival, departure, handover, messages
-from dysco.agent.reconfigure.left import Patience, ends_of
+from dysco.agent.reconfigure.left import Patience
 from dysco.agent.reconfigure.locking import Lock
 from dysco.agent.reconfigure.member import Member, Order, Post, RefusedError, Role
 from dysco.agent.reconfigure.messages import Do, Message, ReconfigurationId, RequestLock, Toward
@@ -191,7 +191,9 @@ class Node:
         return self._leg(role).view
 
     def ends(self, role: Role) -> messages.Ends:
-        return ends_of(self._leg(role).view, timestamps=self.timestamps, sack=self.sack)
+        leg = self.leg(role)
+        scale, edge = leg.entry.scale_own, leg.registers.edge_in
+        return messages.Ends(scale, edge, timestamps=self.timestamps, sack=self.sack)
 
     def deltas(self) -> messages.Deltas:
         return self.box_deltas()

@@ -1,0 +1,119 @@
+"""A member's orders to actions.
+
+    orders --> Keep: the journal, before anything that was decided is done
+           --> SetLeg, and in its `then` what must wait until the device has the entry
+           --> at once: timers, reports
+
+An order to oneself, as a message to the own lock, is carried out in the same pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dysco.agent.core import Core
+from dysco.agent.counters import SetupError
+from dysco.agent.events import Action, CancelTimer, Keep, Progress, SetLeg, SetTimer, Submit
+from dysco.agent.reconfigure import journal, messages
+from dysco.agent.reconfigure.here import Here
+from dysco.agent.reconfigure.left import LeftState
+from dysco.agent.reconfigure.means import Means
+from dysco.agent.reconfigure.member import Order, Post, Role
+from dysco.agent.reconfigure.timers import BY_ROLE
+
+_BEGUN = {state.value for state in (LeftState.DRAINING, LeftState.FINISHED, LeftState.FAILED)}
+
+
+class Orders:
+    """Journals what members decided, and does it."""
+
+    def __init__(self, core: Core, means: Means) -> None:
+        self._core = core
+        self._registry = means.registry
+        self._legs = means.legs
+        self._mail = means.mail
+        self._turns = means.turns
+        self._new_path = means.new_path
+        self._given_up = means.given_up
+        self._to_host = means.to_host
+
+    def do(self, here: Here, orders: Sequence[Order], now: float) -> list[Action]:
+        """Journal what was decided, then do it; forget the session if it is over."""
+        actions = self._carry_out(here, orders, now)
+        left = here.member.left
+        if here.is_over and (left is None or left.is_over) and not here.abandoned:
+            if not self._registry.forget(here):
+                return actions
+            return [*actions, Keep(here.session.id, b"")]
+        if not orders:
+            return actions
+        record = journal.write(here.record())
+        if record == here.kept or self._registry.get(here.session.id) is None:
+            return actions
+        here.kept = record
+        return [Keep(here.session.id, record), *actions]
+
+    def _carry_out(self, here: Here, orders: Sequence[Order], now: float) -> list[Action]:
+        actions: list[Action] = []
+        for index, order in enumerate(orders):
+            role, what = order.role, order.what
+            if isinstance(what, messages.SetEntry):
+                entry = self._legs.set(here, role, what.entry, now)
+                rest = self._carry_out(here, orders[index + 1 :], now)
+                return actions + _after(entry, rest)
+            actions += self._one(here, role, what, now)
+        return actions
+
+    def _one(self, here: Here, role: Role, what: messages.Do | Post, now: float) -> list[Action]:
+        """What no entry has to come before."""
+        match what:
+            case Post(to, message):
+                if to == here.number:
+                    return self._carry_out(here, here.member.message(to, message), now)
+                return self._mail.post(here.session.id, to, message, here.session)
+            case messages.Latch():
+                return self._new_path.announce(here, role, Submit.LATCH)
+            case messages.Revoke():
+                return self._new_path.announce(here, role, Submit.REVOKE)
+            case messages.SendNew():
+                try:
+                    return self._new_path.send(here, role, what, now)
+                except SetupError as error:
+                    return self._carry_out(here, here.member.cancel(str(error)), now)
+            case messages.WindowUpdate():
+                return self._to_host.window_update(here, role)
+            case messages.CloseHost():
+                return self._to_host.close(here, now)
+            case messages.Wake(after):
+                timer = BY_ROLE[role].of(here.session.id)
+                return [SetTimer(timer, after) if after else CancelTimer(timer)]
+            case messages.Report():
+                return self._report(here, role, what, now)
+            case _:
+                return []
+
+    def _report(self, here: Here, role: Role, report: messages.Report, now: float) -> list[Action]:
+        """An anchor's state changed."""
+        left = self._core.peers.numbered(report.id.left)
+        name = left.name if left is not None else f"{report.id.left:016x}"
+        number = here.session.id
+        actions: list[Action] = [
+            Progress(number, name, report.id.number, role.value, report.state, report.why)
+        ]
+        if report.state == LeftState.CANCELLING.value and here.through:
+            actions += self._given_up.give_up(here, report.id)
+        if role is Role.LEFT and report.state in _BEGUN:
+            actions += self._turns.begun(here, now)
+        return actions
+
+
+def _after(entry: list[Action], rest: list[Action]) -> list[Action]:
+    """What waits for an entry, and what does not: timers, reports, journal."""
+    at_once = [a for a in rest if isinstance(a, SetTimer | CancelTimer | Progress | Keep)]
+    later = [a for a in rest if not isinstance(a, SetTimer | CancelTimer | Progress | Keep)]
+    for index, action in enumerate(entry):
+        if isinstance(action, SetLeg):
+            entry[index] = replace(action, then=(*action.then, *later))
+            return [*entry, *at_once]
+    return [*entry, *rest]

@@ -1,0 +1,101 @@
+"""After a restart: what the device and the journal have, and where to go on.
+
+    legs in the device --> entries, places        (of no session: taken out)
+    journal            --> members, spares        (of no session: taken out)
+    registers read     --> the members go on where the journal ends
+
+Until the registers are known, what comes for the session changes nothing: it comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dysco.agent.core import Core
+from dysco.agent.counters import Count
+from dysco.agent.events import Action, HeldLeg, Keep, Level, SetLeg, SetTimer
+from dysco.agent.reconfigure import journal
+from dysco.agent.reconfigure.here import Here
+from dysco.agent.reconfigure.legs import linger
+from dysco.agent.reconfigure.locking import LockState
+from dysco.agent.reconfigure.means import Means
+from dysco.agent.reconfigure.member import Role
+from dysco.agent.reconfigure.orders import Orders
+from dysco.agent.reconfigure.timers import BY_ROLE, Timer
+
+
+class Restart:
+    """Takes up the reconfigurations of the agent that was here before."""
+
+    def __init__(self, core: Core, means: Means, orders: Orders) -> None:
+        self._core = core
+        self._registry = means.registry
+        self._places = means.places
+        self._legs = means.legs
+        self._patience = means.patience
+        self._orders = orders
+
+    def recover(
+        self,
+        legs: Sequence[HeldLeg],
+        records: Sequence[tuple[int, bytes]],
+        now: float,
+    ) -> list[Action]:
+        """When the sessions are known again; `records`: the journal, by session."""
+        core = self._core
+        actions: list[Action] = []
+        for held in legs:
+            leg = core.table.by_emitted.get(held.key.tuple)
+            if leg is None:
+                actions.append(SetLeg(held.key, None))
+                continue
+            here = self._registry.of(leg.session)
+            here.entries[here.role_of(leg)] = held.entry
+            self._places.restore(leg, held)
+        for number, record in records:
+            session = core.table.sessions.get(number)
+            if session is None:
+                actions.append(Keep(number, b""))
+                continue
+            here = self._registry.of(session)
+            try:
+                kept = journal.read(record)
+            except journal.JournalError as error:
+                text = f"{session}: its journal can't be read: {error}"
+                actions.append(core.tell(Level.WARNING, Count.JOURNAL_UNREADABLE, text))
+                continue
+            here.restore(kept)
+            here.kept = record
+            actions += self._resume(here, now)
+        return actions
+
+    def _resume(self, here: Here, now: float) -> list[Action]:
+        """Go on where the journal ends, as soon as the registers are known."""
+        member = here.member
+        self._places.resume(here)
+        if member.is_idle and member.lock.state is not LockState.GONE:
+            for role in Role:
+                leg = here.session_leg(role)
+                if leg is not None and leg.spare is not None:
+                    here.lingering[role] = leg.spare
+            return [linger(here)]
+        actions: list[Action] = [SetTimer(Timer.LEASE.of(here.session.id), self._patience.lease)]
+        waits: set[Role] = set()
+        if member.left is not None and not member.left.is_over:
+            waits.add(Role.LEFT)
+        if member.right is not None and not member.right.is_over:
+            waits.add(Role.RIGHT)
+        if not waits:
+            return actions + self._orders.do(here, member.recover(), now)
+
+        here.resuming = set(waits)
+
+        def go(now: float) -> list[Action]:
+            here.resuming = {role for role in waits if role not in here.registers}
+            return self._orders.do(here, member.recover(), now) if not here.resuming else []
+
+        for role in waits:
+            timer = BY_ROLE[role].of(here.session.id)
+            actions.append(SetTimer(timer, self._patience.longest))
+            actions += self._legs.with_registers(here, role, go, now)
+        return actions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dysco.agent.counters import Count
 from tests.reconfigure.agents.stories import KINDS, story
 from tests.reconfigure.agents.world import Change, Story, World
 from tests.reconfigure.simulation.boxes import Firewall
@@ -79,3 +80,14 @@ def test_found_once(seed: int) -> None:
     """The end of a lock has to pass a hop that has left, and outlives the left anchor's session;
     a new path may be given up before its SYN has come."""
     World(seed, story(seed)).run()
+
+
+@pytest.mark.parametrize("actions", range(16, 32))
+def test_a_restart_does_not_take_an_old_path_for_the_next_new_one(actions: int) -> None:
+    """The left anchor dies late in one change, or early in the next, which goes past box a."""
+    changes = (Change(0.02, "client", "server", ("b",)), Change(0.25, "client", "server"))
+    boxes = {"a": "firewall", "b": "firewall"}
+    crash = ("client", actions, 0.02)
+    tale = Story(boxes, ("a",), changes, sizes=(60_000, 60_000), crashes=(crash,))
+    world = World(1, tale).run()
+    assert world.planes["a"].agent.counters[Count.RECEIVED] == 1, world.tale()

@@ -100,6 +100,10 @@ class Here:
         """The leg that an anchor of this role works on."""
         return self.session.right if role is Role.LEFT else self.session.left
 
+    def session_legs(self) -> list[tuple[Role, SessionLeg]]:
+        """The legs that there are, by the role of an anchor that works on them."""
+        return [(role, leg) for role in Role if (leg := self.session_leg(role)) is not None]
+
     def role_of(self, leg: SessionLeg) -> Role:
         """The role of an anchor that works on this leg."""
         return Role.LEFT if leg.is_right else Role.RIGHT

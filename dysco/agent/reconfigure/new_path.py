@@ -13,7 +13,7 @@ from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.events import Action, Announce, Send, SetLeg, Submit
 from dysco.agent.header import Header
-from dysco.agent.model import FiveTuple, OnFailure
+from dysco.agent.model import FiveTuple, MappingKey, OnFailure
 from dysco.agent.reconfigure.control import pack_opening
 from dysco.agent.reconfigure.frames import to_frame
 from dysco.agent.reconfigure.here import Here
@@ -60,7 +60,11 @@ class NewPath:
         if right is None:
             raise SetupError(Count.NO_ADDRESS, f"the right anchor has no IPv{src.version} address")
         stops = (*here.through, right)
-        spare, first = leg.spare, leg.spare is None
+        remove: tuple[MappingKey, ...] = ()
+        if leg.spare is not None and leg.spare.dst != stops[0]:
+            # After a restart: an earlier path's, which the device still had in that place.
+            remove = self._places.drop(here, Role.LEFT, now)
+        spare = leg.spare
         if spare is None:
             pair = core.ports.allocate(src, stops[0], now)
             spare = FiveTuple(src, pair.sport, stops[0], pair.dport)
@@ -86,11 +90,10 @@ class NewPath:
                 Count.HEADER_TOO_LONG, f"the new path's SYN takes {frame.length} bytes"
             )
         send = Send(frame.build(), Submit.ROUTE)
-        if not first:
-            return [send]
+        # Each time: of a restart in between, the journal may know more than the device.
         entry = here.leg(Role.LEFT).entry
         second, mappings = self._places.second(leg), self._places.mappings(leg)
-        return [SetLeg(leg.outbound_key, entry, second, None, mappings, then=(send,))]
+        return [SetLeg(leg.outbound_key, entry, second, None, mappings, remove, then=(send,))]
 
     def announce(self, here: Here, role: Role, submit: Submit) -> list[Action]:
         """The own data plane latches or revokes, and says so."""

@@ -11,7 +11,7 @@ Arrivals of the spare are found here, those of the subsession in use in the sess
 from __future__ import annotations
 
 from dysco.agent.core import Core
-from dysco.agent.events import HeldLeg
+from dysco.agent.events import Action, HeldLeg, Remove
 from dysco.agent.model import FiveTuple, Mapping, MappingKey, Side
 from dysco.agent.ports import PortPair
 from dysco.agent.reconfigure.here import Here
@@ -58,11 +58,14 @@ class Places:
             return ()
         spare, leg.spare = leg.spare, None
         here.lingering.pop(role, None)
+        return (self._release(leg, spare, now),)
+
+    def _release(self, leg: Leg, spare: FiveTuple, now: float) -> MappingKey:
         self._by_spare.pop(spare.reversed, None)
         if leg.is_right:
             pair = PortPair(spare.sport, spare.dport)
             self._core.ports.release(spare.src, spare.dst, pair, now)
-        return (MappingKey(Side.INBOUND, leg.host, spare.reversed),)
+        return MappingKey(Side.INBOUND, leg.host, spare.reversed)
 
     @staticmethod
     def second(leg: Leg) -> FiveTuple | None:
@@ -96,6 +99,15 @@ class Places:
         table.add_leg(leg)
         if leg.is_right:
             self._reserve(leg.sent)
+
+    def forget(self, here: Here, before: dict[Role, FiveTuple], now: float) -> list[Action]:
+        """What the device still has where the journal knows of a later spare: taken out."""
+        actions: list[Action] = []
+        for role, leg in here.session_legs():
+            spare = before.get(role)
+            if spare is not None and spare not in (leg.spare, leg.sent):
+                actions.append(Remove((self._release(leg, spare, now),)))
+        return actions
 
     def resume(self, here: Here) -> None:
         """The spares that the journal and the device know of are found again."""

@@ -16,12 +16,16 @@ from dysco.agent.counters import Count
 from dysco.agent.events import Action, HeldLeg, Keep, Level, SetLeg, SetTimer
 from dysco.agent.reconfigure import journal
 from dysco.agent.reconfigure.here import Here
+from dysco.agent.reconfigure.left import LeftState
 from dysco.agent.reconfigure.legs import linger
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import Role
 from dysco.agent.reconfigure.orders import Orders
+from dysco.agent.reconfigure.right import RightState
 from dysco.agent.reconfigure.timers import BY_ROLE, Timer
+
+_OPENING = frozenset({RightState.LOCKED, RightState.PREPARED})
 
 
 class Restart:
@@ -64,7 +68,9 @@ class Restart:
                 text = f"{session}: its journal can't be read: {error}"
                 actions.append(core.tell(Level.WARNING, Count.JOURNAL_UNREADABLE, text))
                 continue
+            before = {role: leg.spare for role, leg in here.session_legs() if leg.spare}
             here.restore(kept)
+            actions += self._places.forget(here, before, now)
             here.kept = record
             actions += self._resume(here, now)
         return actions
@@ -74,11 +80,7 @@ class Restart:
         member = here.member
         self._places.resume(here)
         if member.is_idle and member.lock.state is not LockState.GONE:
-            for role in Role:
-                leg = here.session_leg(role)
-                if leg is not None and leg.spare is not None:
-                    here.lingering[role] = leg.spare
-            return [linger(here)]
+            return self._let_linger(here)
         actions: list[Action] = [SetTimer(Timer.LEASE.of(here.session.id), self._patience.lease)]
         waits: set[Role] = set()
         if member.left is not None and not member.left.is_over:
@@ -98,4 +100,22 @@ class Restart:
             timer = BY_ROLE[role].of(here.session.id)
             actions.append(SetTimer(timer, self._patience.longest))
             actions += self._legs.with_registers(here, role, go, now)
-        return actions
+        return actions + self._let_linger(here)
+
+    @staticmethod
+    def _let_linger(here: Here) -> list[Action]:
+        """Spares of paths that are over: the next reconfiguration must not take one for its own."""
+        for role, leg in here.session_legs():
+            if leg.spare is not None and not _is_opening(here, role):
+                here.lingering[role] = leg.spare
+        return [linger(here)] if here.lingering else []
+
+
+def _is_opening(here: Here, role: Role) -> bool:
+    """True if the spare is, or may be, of a new path that a reconfiguration still works on."""
+    entry, member = here.entries.get(role), here.member
+    if entry is not None and entry.new is not None:
+        return True
+    if role is Role.LEFT:
+        return member.left is not None and member.left.state is LeftState.CONNECTING
+    return member.right is not None and member.right.state in _OPENING

@@ -1,8 +1,9 @@
 /*
  * Sends as much as it can over COUNT TCP sessions at a time, and counts what was acknowledged
- * between the end of a warm-up and SECONDS later.
+ * between the end of a warm-up and SECONDS later. With `greet`, each session sends one byte and
+ * waits for its ACK before the load begins, as a client's small request would.
  *
- *     pour ADDRESS PORT COUNT WARM_UP_S SECONDS
+ *     pour ADDRESS PORT COUNT WARM_UP_S SECONDS greet|rush
  *         prints {"bytes", "seconds", "slowest", "fastest" (bytes of one session), "retransmits"}
  */
 #include "common.h"
@@ -40,6 +41,19 @@ static void open_all(struct session *all, long count, const struct sockaddr_in *
     }
 }
 
+/* Linux sends small segments for as long as it has seen no short RTT (tcp_tso_rtt_log), and a
+ * handshake that a controller took part in was not short. */
+static void greet_all(const struct session *all, long count) {
+    for (long i = 0; i < count; i++) {
+        uint64_t end = now_ns() + LIMIT_S * NS;
+        if (send(all[i].fd, chunk, 1, MSG_NOSIGNAL) != 1) fail("a session broke");
+        while (info_of(all[i].fd).tcpi_unacked) {
+            if (now_ns() > end) fail("the first byte of a session was not acknowledged");
+            usleep(20);
+        }
+    }
+}
+
 static void pour_until(int epoll, uint64_t end) {
     while (now_ns() < end) {
         struct epoll_event events[EVENTS];
@@ -52,7 +66,8 @@ static void pour_until(int epoll, uint64_t end) {
 
 int main(int argc, char **argv) {
     errno = 0;
-    if (argc != 6) fail("usage: pour ADDRESS PORT COUNT WARM_UP_S SECONDS");
+    if (argc != 7 || (strcmp(argv[6], "greet") && strcmp(argv[6], "rush")))
+        fail("usage: pour ADDRESS PORT COUNT WARM_UP_S SECONDS greet|rush");
     struct sockaddr_in server = endpoint(argv[1], number(argv[2], 1, 65535));
     long count = number(argv[3], 1, 60000), warm_up = number(argv[4], 0, 60);
     long seconds = number(argv[5], 1, 600);
@@ -61,6 +76,7 @@ int main(int argc, char **argv) {
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!all || epoll < 0) fail("no memory");
     open_all(all, count, &server, epoll);
+    if (!strcmp(argv[6], "greet")) greet_all(all, count);
     pour_until(epoll, now_ns() + (uint64_t)warm_up * NS);
     uint64_t start = now_ns(), total = 0, slowest = UINT64_MAX, fastest = 0, retransmits = 0;
     for (long i = 0; i < count; i++) {

@@ -6,7 +6,7 @@ PacketIn --> HOST_SYN  --> outgoing   start a session, or send it on
 TimerFired, Answered, Idle, InstallFailed --> steady
 Recovered --------------------------> recovery
 CloseSession, SetRestOfChain, SetUpstream --> requests
-Reconfigure, CONTROL, NEW_PATH, SPLIT, LegReport --> reconfigure.reconfigurer
+Reconfigure, MoveEnd, CONTROL, NEW_PATH, SPLIT, LegReport, StateDone --> reconfigure.reconfigurer
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from dysco.agent.events import (
     LegRefused,
     LegReport,
     Level,
+    MoveEnd,
     PacketIn,
     Reason,
     Reconfigure,
     Recovered,
     SetRestOfChain,
     SetUpstream,
+    StateDone,
+    StateFailed,
     TimerFired,
 )
 from dysco.agent.incoming import Incoming
@@ -127,11 +130,27 @@ class Agent:
                 return set_rest_of_chain(core, event)
             case SetUpstream():
                 return set_upstream(core, event)
-            case LegReport() | LegRefused() | Reconfigure() | CancelReconfiguration():
+            case (
+                LegReport()
+                | LegRefused()
+                | Reconfigure()
+                | MoveEnd()
+                | CancelReconfiguration()
+                | StateDone()
+                | StateFailed()
+            ):
                 return self._reconfigure(event, now)
 
     def _reconfigure(
-        self, event: LegReport | LegRefused | Reconfigure | CancelReconfiguration, now: float
+        self,
+        event: LegReport
+        | LegRefused
+        | Reconfigure
+        | MoveEnd
+        | CancelReconfiguration
+        | StateDone
+        | StateFailed,
+        now: float,
     ) -> list[Action]:
         reconfigurer = self._reconfigurer
         match event:
@@ -141,8 +160,12 @@ class Agent:
                 return reconfigurer.refused(event, now)
             case Reconfigure():
                 return reconfigurer.start(event, now)
+            case MoveEnd():
+                return reconfigurer.move_end(event, now)
             case CancelReconfiguration():
                 return reconfigurer.cancel(event, now)
+            case StateDone() | StateFailed():
+                return reconfigurer.state(event, now)
 
     def _packet(self, packet: PacketIn, now: float) -> list[Action]:
         core = self._core

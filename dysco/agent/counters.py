@@ -100,6 +100,8 @@ class Count(StrEnum):
     """A segment of a new path's handshake that nobody waits for."""
     LEG_REFUSED = "leg_refused"
     """The device refused a leg's constants."""
+    STATE_UNEXPECTED = "state_answer_unexpected"
+    """The answer to a `StateCall` that nobody waits for any more."""
     LEASE_EXPIRED = "lock_lease_expired"
     JOURNAL_UNREADABLE = "journal_unreadable"
     ORPHANED = "mapping_orphaned"

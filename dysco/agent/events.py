@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum, IntFlag
+from typing import NamedTuple
 
 from dysco.agent.model import Address, FiveTuple, Host, MacAddress, Mapping, MappingKey
 from dysco.agent.reconfigure.state import Entry, Registers
@@ -158,6 +159,23 @@ class Reconfigure:
     session: int
     right: str
     through: tuple[str, ...]
+    with_state: bool = False
+    """The one box between here and `right` is replaced by the one in `through`, which goes on with
+    its state for this session: a *move*."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveEnd:
+    """The session's right end goes to another host, with its TCP state: the wish of an operator.
+
+    Asked of the agent of the end's left neighbour. The answer is one `Tell`, as for `Reconfigure`.
+    """
+
+    session: int
+    right: str
+    """Name of the host where the session ends now."""
+    to: str
+    """Name or address of the host where it is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +229,25 @@ class SetUpstream:
     upstream: FiveTuple
 
 
+@dataclass(frozen=True, slots=True)
+class StateDone:
+    """A `StateCall` was carried out; `state` is what an export gave, at most `MAX_STATE` bytes."""
+
+    call: int
+    """Number of the `StateCall`; one that nobody waits for any more is counted and ignored."""
+    session: int
+    state: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFailed:
+    """A `StateCall` was not carried out; `why` is a text for people, of some 150 characters."""
+
+    call: int
+    session: int
+    why: str
+
+
 Event = (
     PacketIn
     | Idle
@@ -224,7 +261,10 @@ Event = (
     | LegReport
     | LegRefused
     | Reconfigure
+    | MoveEnd
     | CancelReconfiguration
+    | StateDone
+    | StateFailed
 )
 
 
@@ -358,6 +398,56 @@ class Keep:
     record: bytes
 
 
+MAX_STATE = 65536
+"""Bytes of one session's state."""
+
+
+class StateVerb(Enum):
+    """What is to be done with a host's own state of a session (conntrack entry, TCP socket)."""
+
+    EXPORT = "export"
+    """Give a copy. The host keeps the state and sends nothing from it: no packet of the session
+    reaches the host or leaves it now, until `RESUME` or `DROP`. An end host's socket is frozen."""
+    IMPORT = "import"
+    """Make the state of a copy, ready for the session's next packet: none comes before the answer.
+    A second time, for the same session: in place of the first."""
+    RESUME = "resume"
+    """The move is off: the state that was exported is in use again, a socket thawed."""
+    DROP = "drop"
+    """Forget the state, without a word to anybody: at the old host when the new one has it, at the
+    new one when the move is off (also if nothing was imported there)."""
+
+
+class Sides(NamedTuple):
+    """A session as its host has it, in the direction from its initiator to its end."""
+
+    received: FiveTuple | None
+    """What comes from the left. None: the session begins here."""
+    emitted: FiveTuple | None
+    """What goes on to the right, after the host's own translation. None: the session ends here."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateCall:
+    """Ask for something to be done with this host's state of a session.
+
+    Answered by one `StateDone` or `StateFailed` with its number. After `limit` seconds nobody waits
+    for the answer any more: what is not done by then should be stopped, or undone.
+    """
+
+    call: int
+    """Unique at this host, also after a restart."""
+    session: int
+    verb: StateVerb
+    sides: Sides
+    """As this host has it."""
+    was: Sides
+    """As the old host has it; another one only where an end moves to another address."""
+    state: bytes
+    """For `IMPORT`: what the export gave."""
+    limit: float
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A step of a reconfiguration, for the operator."""
@@ -384,4 +474,5 @@ Action = (
     | SplitAt
     | Keep
     | Progress
+    | StateCall
 )

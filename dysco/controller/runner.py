@@ -41,6 +41,8 @@ from dysco.agent.events import (
     SetLeg,
     SetTimer,
     SplitAt,
+    StateCall,
+    StateFailed,
     Tell,
     TimerFired,
     TimerId,
@@ -98,6 +100,8 @@ class Runner:
         """Journals a session's record at a host."""
         self.progress: Callable[[int, Progress], None] = lambda host, step: None
         """Told of each step of a reconfiguration at a host."""
+        self.call_state: Callable[[int, StateCall], None] = self._no_state
+        """Does something with a host's state of a session; answers by `deliver`."""
         self._known: set[MappingKey] = set()
         """Entries that are in the device, or on their way there."""
         self._unrouted: dict[MappingKey, _Install] = {}
@@ -110,6 +114,11 @@ class Runner:
     def entries(self) -> int:
         """Session entries in the device."""
         return len(self._known)
+
+    def _no_state(self, host: int, call: StateCall) -> None:
+        why = f"nothing is configured that could {call.verb.value} a session's state at this host"
+        failed = StateFailed(call.call, call.session, why)
+        asyncio.get_running_loop().call_soon(self.deliver, host, failed)
 
     def start(self, agents: dict[int, Agent], known: Iterable[MappingKey]) -> None:
         """Begin anew with these agents, and with the entries that the device holds."""
@@ -186,6 +195,8 @@ class Runner:
                         handle.cancel()
                 case Tell():
                     self._told.tell(action)
+                case StateCall():
+                    self.call_state(host, action)
 
     def _set_timer(self, host: int, timer: TimerId, after: float) -> None:
         if handle := self._timers.get((host, timer)):

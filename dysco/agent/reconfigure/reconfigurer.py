@@ -28,10 +28,13 @@ from dysco.agent.events import (
     HeldLeg,
     LegRefused,
     LegReport,
+    MoveEnd,
     PacketIn,
     QueryLeg,
     Reconfigure,
     SetTimer,
+    StateDone,
+    StateFailed,
     TimerId,
 )
 from dysco.agent.header import Header
@@ -77,9 +80,20 @@ class Reconfigurer:
         """Change the chain between this host and another."""
         return self._wishes.start(event, now)
 
+    def move_end(self, event: MoveEnd, now: float) -> list[Action]:
+        """The session's right end goes to another host."""
+        return self._wishes.move_end(event, now)
+
     def cancel(self, event: CancelReconfiguration, now: float) -> list[Action]:
         """Go back, if that is still possible."""
         return self._wishes.cancel(event, now)
+
+    # From the host, by way of whoever knows its state.
+
+    def state(self, event: StateDone | StateFailed, now: float) -> list[Action]:
+        """What became of a `StateCall`."""
+        self._core.counters[Count.STATE_UNEXPECTED] += 1
+        return []
 
     # From other agents.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
-from dysco.agent.events import Action, CancelReconfiguration, Level, Reconfigure
+from dysco.agent.events import Action, CancelReconfiguration, Level, MoveEnd, Reconfigure
 from dysco.agent.reconfigure.control import host_number
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import RefusedError, Role
@@ -33,9 +33,16 @@ class Wishes:
         try:
             if session is None:
                 raise RefusedError(f"there is no session {event.session:013x} at this host")
+            if event.with_state:
+                raise RefusedError("state can't be moved yet")
             return self._start(session, event, now)
         except (RefusedError, SetupError) as error:
             return [core.tell(Level.WARNING, Count.REQUEST_REFUSED, f"{session}: {error}")]
+
+    def move_end(self, event: MoveEnd, now: float) -> list[Action]:
+        """The session's right end goes to another host."""
+        why = f"session {event.session:013x}: state can't be moved yet"
+        return [self._core.tell(Level.WARNING, Count.REQUEST_REFUSED, why)]
 
     def _start(self, session: Session, event: Reconfigure, now: float) -> list[Action]:
         """Raises RefusedError or SetupError."""

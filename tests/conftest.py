@@ -11,7 +11,7 @@ import pytest
 from dysco.topo import cage
 
 _HERE = Path(__file__).parent
-_NETWORKED = (_HERE / "topo", _HERE / "e2e", _HERE / "controller", _HERE / "softnic" / "io")
+_NETWORKED = tuple(_HERE / room for room in ("topo", "e2e", "controller", "state", "softnic/io"))
 
 
 @pytest.hookimpl(tryfirst=True)

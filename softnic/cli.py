@@ -2,6 +2,7 @@
 
     softnic -i 1@veth1 -i 2@veth2 --no-p4 -- --cpu-port 510 --grpc-server-addr 127.0.0.1:9559
     softnic stf PROGRAM.json SCRIPT.stf
+    softnic trace PROGRAM.json PACKETS.pcap --entries ENTRIES.stf
 
 Options after `--` are the target's own there; here both kinds may stand anywhere.
 """
@@ -17,6 +18,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +28,8 @@ from softnic.p4runtime.server import BindError, Server, Tls
 from softnic.p4runtime.service import API_VERSION
 from softnic.pcap import Capture
 from softnic.stf import command as stf
+from softnic.trace import command as trace
+from softnic.trace.live import TraceLog
 
 _log = logging.getLogger("softnic")
 
@@ -37,6 +41,7 @@ _LEVELS = {
     "error": logging.ERROR,
     "off": logging.CRITICAL + 1,
 }
+_COMMANDS = {"stf": stf.main, "trace": trace.main}
 _DEFAULT_ADDRESS = "127.0.0.1:9559"
 _LAST_PORT = 511
 """v1model ports have nine bits."""
@@ -59,6 +64,7 @@ class Options(argparse.Namespace):
     log_file: Path | None
     log_level: str
     pcap: Path | None
+    trace: Path | None
     thrift_port: int | None
     cpu_port: int
     drop_port: int
@@ -120,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="capture each interface to DIR/INTERFACE_in.pcap and _out.pcap",
+    )
+    add(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="tell what each packet goes through (slow); JSON lines where it ends in .json",
     )
     add("--thrift-port", type=_number, metavar="N", help="ignored: there is no Thrift server")
     target = parser.add_argument_group("target options").add_argument
@@ -184,8 +196,8 @@ def parse(argv: Sequence[str]) -> Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM; the exit status: 0 after those, 1 if it can't start."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] == ["stf"]:
-        return stf.main(arguments[1:])
+    if arguments and arguments[0] in _COMMANDS:
+        return _COMMANDS[arguments[0]](arguments[1:])
     options = parse(arguments)
     _set_up_logging(options)
     stopped = threading.Event()
@@ -221,9 +233,12 @@ def _running(options: Options) -> Iterator[str]:
                 dict(options.ports), cpu_port=options.cpu_port, drop_port=options.drop_port
             )
             stack.callback(dp.close)
-            device = Device(options.device_id or 1, dp, compile_program)
+            translate = partial(compile_program, traced=options.trace is not None)
+            device = Device(options.device_id or 1, dp, translate)
+            if options.trace is not None:
+                stack.callback(TraceLog(dp, options.trace).close)
             if options.program is not None:
-                dp.load(compile_program(options.program.read_bytes()))
+                dp.load(translate(options.program.read_bytes()))
             tls = None
             if options.ssl and options.cert and options.key:
                 tls = Tls(options.cert, options.key, options.cacert, options.client_auth)

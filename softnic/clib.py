@@ -74,6 +74,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     ),
     "sn_events": (c_uint64, [c_void_p, _BUFFER, c_uint64, c_int64]),
     "sn_wake": (None, [c_void_p]),
+    "sn_trace_start": (c_int, [c_void_p]),
+    "sn_traces": (c_uint64, [c_void_p, _BUFFER, c_uint64, c_int64, POINTER(c_uint64)]),
     "sn_port_stats": (c_uint32, [c_void_p, c_uint32, POINTER(c_uint64)]),
     "sn_event_counts": (None, [c_void_p, POINTER(c_uint64)]),
 }

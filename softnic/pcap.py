@@ -1,4 +1,5 @@
 """Capture of a device's ports to pcap files, as bmv2's `--pcap`: INTERFACE_in and _out.
+And the frames of such files (https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/).
 
 Packets never pass through Python on their way through the pipeline; this listens beside it, on
 packet sockets of its own, and may miss frames under load (the kernel's count is logged).
@@ -13,7 +14,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,9 @@ _RECEIVE_BUFFER = 4 << 20
 _FILE_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, _LINKTYPE_ETHERNET)
 """The magic for nanosecond times."""
 _RECORD = struct.Struct("<IIII")
+_MAGIC = {bytes.fromhex(m): o for m, o in (("a1b2c3d4", ">"), ("a1b23c4d", ">"))}
+_MAGIC |= {m[::-1]: "<" for m in _MAGIC}
+"""The first bytes of a file, of micro- or nanoseconds, and the order of its numbers."""
 _JOIN_S = 2.0
 
 
@@ -110,3 +114,22 @@ def _create(directory: Path, interface: str, name: str) -> BinaryIO:
     file = (directory / f"{interface}_{name}.pcap").open("wb")
     file.write(_FILE_HEADER)
     return file
+
+
+def read_frames(path: Path) -> Iterator[bytes]:
+    """The frames of a pcap file of Ethernet. ValueError where it isn't one."""
+    data = path.read_bytes()
+    order = _MAGIC.get(data[:4])
+    if order is None or len(data) < len(_FILE_HEADER):
+        raise ValueError(f"{path}: not a pcap file (of pcapng: editcap -F pcap makes one)")
+    (link,) = struct.unpack_from(order + "20xI", data)
+    if link & 0xFFFF != _LINKTYPE_ETHERNET:
+        raise ValueError(f"{path}: its link type is {link & 0xFFFF}, not Ethernet")
+    at, record = len(_FILE_HEADER), struct.Struct(order + "IIII")
+    while at < len(data):
+        kept = record.unpack_from(data, at)[2] if at + record.size <= len(data) else len(data)
+        at += record.size
+        if at + kept > len(data):
+            raise ValueError(f"{path}: it ends within a packet")
+        yield data[at : at + kept]
+        at += kept

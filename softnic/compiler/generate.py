@@ -11,6 +11,7 @@ from softnic.compiler.jsonread import well_formed
 from softnic.compiler.layout import Layout
 from softnic.compiler.parsers import ParserWriter
 from softnic.compiler.primitives import Primitives
+from softnic.compiler.probes import Probed, Probes
 from softnic.compiler.tables import TableWriter, c_text
 from softnic.dataplane import (
     GROUP,
@@ -23,7 +24,7 @@ from softnic.dataplane import (
     ValueSetInfo,
 )
 
-VERSION = 2
+VERSION = 3
 """Of the generated code: part of the name under which compiled programs are cached."""
 
 _HEAD = """\
@@ -54,6 +55,8 @@ class Generated:
     profiles: dict[str, ProfileInfo]
     value_sets: dict[str, ValueSetInfo]
     messages: tuple[str, ...]
+    probed: Probed | None
+    """Of the traced build."""
 
 
 def _arrays(name: str, arrays: tuple[ir.Array, ...]) -> str:
@@ -101,20 +104,24 @@ def _value_sets(parser: ParserWriter) -> dict[str, ValueSetInfo]:
     }
 
 
-def generate(program: ir.Program) -> Generated:
-    """Write the program. Raises `UnsupportedConstructError` or `BadProgramError`."""
+def generate(program: ir.Program, *, traced: bool = False) -> Generated:
+    """Write the program; `traced`: with the calls that tell what a packet goes through.
+
+    Raises `UnsupportedConstructError` or `BadProgramError`.
+    """
     with well_formed():
-        return _generate(program)
+        return _generate(program, traced)
 
 
-def _generate(program: ir.Program) -> Generated:
+def _generate(program: ir.Program, traced: bool) -> Generated:
     layout = Layout(program)
+    probes = Probes(layout, on=traced)
     calculations = Calculations(layout)
-    primitives = Primitives(layout, calculations)
-    tables = TableWriter(layout, primitives)
+    primitives = Primitives(layout, calculations, probes)
+    tables = TableWriter(layout, primitives, probes)
     deparser = DeparserWriter(layout, calculations)
     out = [_HEAD % (layout.wide_bits // 64), *layout.declarations()]
-    parser = ParserWriter(layout, primitives)
+    parser = ParserWriter(layout, primitives, probes)
     out += parser.write(deparser.verify())
     for a in program.actions.values():
         out += tables.action(a)
@@ -144,6 +151,8 @@ def _generate(program: ir.Program) -> Generated:
         f'{{"{c_text(d.name)}", {d.id}, {deparser.digest_size(d)}}}' for d in program.digests
     )
     out.append(f"static const struct sn_digest_desc digests[] = {{{digests or '{0}'}}};")
+    fields, n_fields = probes.fields()
+    out += fields
     out.append(
         f"""\
 __attribute__((visibility("default"))) const struct sn_program sn_program = {{
@@ -152,6 +161,7 @@ __attribute__((visibility("default"))) const struct sn_program sn_program = {{
     {len(program.meters)}, {len(program.profiles)}, {len(program.value_sets)},
     tables, registers, counters, digests, meters, profiles, vsets,
     parse, ingress, egress, deparse, reset_metadata, copy_list, digest,
+    trace_fields, {n_fields},
 }};
 """
     )
@@ -177,4 +187,5 @@ __attribute__((visibility("default"))) const struct sn_program sn_program = {{
         },
         value_sets=value_sets,
         messages=tuple(primitives.messages),
+        probed=probes.probed() if traced else None,
     )

@@ -14,6 +14,8 @@ class Source:
 
     file: str = ""
     line: int = 0
+    text: str = ""
+    """How it begins there."""
 
     def __str__(self) -> str:
         return f" ({self.file}:{self.line})" if self.file else ""
@@ -218,6 +220,11 @@ class Action:
     params: tuple[tuple[str, int], ...]
     primitives: tuple[Primitive, ...]
 
+    @property
+    def source(self) -> Source:
+        """Where its first step stands."""
+        return self.primitives[0].source if self.primitives else Source()
+
 
 @dataclass(frozen=True, slots=True)
 class Transition:
@@ -298,6 +305,7 @@ class Conditional:
     expression: Expr
     true_next: str | None
     false_next: str | None
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)

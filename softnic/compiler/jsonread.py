@@ -101,4 +101,5 @@ def source_of(o: Json) -> ir.Source:
     info = o.get("source_info")
     if not isinstance(info, dict) or "filename" not in info:
         return ir.Source()
-    return ir.Source(PurePath(str(info["filename"])).name, int(info.get("line", 0)))
+    text = str(info.get("source_fragment", ""))
+    return ir.Source(PurePath(str(info["filename"])).name, int(info.get("line", 0)), text)

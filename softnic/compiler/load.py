@@ -361,6 +361,7 @@ def _pipeline(o: Json, headers: Mapping[str, ir.Header]) -> ir.Pipeline:
                 expression(c.get("expression")),
                 optional(c.get("true_next"), "true_next"),
                 optional(c.get("false_next"), "false_next"),
+                source_of(c),
             )
             for c in objs(o, "conditionals")
         ),

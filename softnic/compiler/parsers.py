@@ -6,6 +6,7 @@ from softnic.compiler import ir
 from softnic.compiler.expressions import Expressions, const, load_bits
 from softnic.compiler.layout import Layout, Slot, c_name
 from softnic.compiler.primitives import Primitives
+from softnic.compiler.probes import Probes
 from softnic.dataplane import UnsupportedConstructError
 
 LOOP_LIMIT = 512
@@ -25,10 +26,11 @@ _CORE_ERRORS = {
 class ParserWriter:
     """Writes the parser of a program."""
 
-    def __init__(self, layout: Layout, primitives: Primitives) -> None:
+    def __init__(self, layout: Layout, primitives: Primitives, probes: Probes) -> None:
         self.layout = layout
         self.program = layout.program
         self.primitives = primitives
+        self.probes = probes
         self.x = Expressions(layout, lookahead=True)
         self._ids = {h.name: h.id for h in self.program.headers.values()}
         self._states = {s.name: i for i, s in enumerate(self.program.parser.states)}
@@ -53,7 +55,7 @@ class ParserWriter:
             "done:",
             "    c->parsed = off > len ? len : off;",
             "    c->std.parser_error = error;",
-            *(f"    {line}" for line in verify),
+            *(f"    {line}" for line in [*self.probes.parsed(), *verify]),
             "}",
         ]
         return out
@@ -64,7 +66,8 @@ class ParserWriter:
     def _state(self, s: ir.ParseState) -> list[str]:
         out = [
             f"if (SN_UNLIKELY(!states--)) {{ sn_note(c, SN_EV_LOOP); "
-            f"{self._error('ParserTimeout')} }}"
+            f"{self._error('ParserTimeout')} }}",
+            *self.probes.state(self._states[s.name]),
         ]
         where = f"parser state '{s.name}'"
         for op in s.ops:

@@ -16,6 +16,7 @@ from softnic.compiler.expressions import (
     mask_of,
 )
 from softnic.compiler.layout import Layout, Slot
+from softnic.compiler.probes import Probes
 from softnic.dataplane import UnsupportedConstructError
 
 Statement = list[str]
@@ -45,9 +46,10 @@ def _stored_bits(slot: Slot) -> int:
 class Primitives:
     """Writes one step at a time; `program` wide tables of what exists are shared."""
 
-    def __init__(self, layout: Layout, calculations: Calculations) -> None:
+    def __init__(self, layout: Layout, calculations: Calculations, probes: Probes) -> None:
         self.layout = layout
         self.calculations = calculations
+        self.probes = probes
         self._registers = {r.name: i for i, r in enumerate(layout.program.registers)}
         self._counters = {c.name: i for i, c in enumerate(layout.program.counters)}
         self._meters = {m.name: i for i, m in enumerate(layout.program.meters)}
@@ -94,7 +96,7 @@ class Primitives:
         if step is None:
             raise UnsupportedConstructError(f"extern or primitive '{p.op}' in {where}{p.source}")
         try:
-            return step(p, x)
+            return [*self.probes.step(p, x), *step(p, x)]
         except UnsupportedConstructError as e:
             raise UnsupportedConstructError(f"{e}, in {where}{p.source}") from None
 

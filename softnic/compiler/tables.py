@@ -9,6 +9,7 @@ from softnic.compiler.expressions import Expressions, exact, mask_of
 from softnic.compiler.jsonread import BadProgramError
 from softnic.compiler.layout import Layout, Slot, c_name, c_uint
 from softnic.compiler.primitives import Primitives, store
+from softnic.compiler.probes import Probes
 from softnic.dataplane import MatchKind, UnsupportedConstructError
 
 MAX_KEY = 256
@@ -46,10 +47,11 @@ class KeyLayout:
 class TableWriter:
     """Writes actions and pipelines of a program."""
 
-    def __init__(self, layout: Layout, primitives: Primitives) -> None:
+    def __init__(self, layout: Layout, primitives: Primitives, probes: Probes) -> None:
         self.layout = layout
         self.program = layout.program
         self.primitives = primitives
+        self.probes = probes
         self.x = Expressions(layout)
         self.tables = [*self.program.ingress.tables, *self.program.egress.tables]
         self._profile_no = {p.name: i for i, p in enumerate(self.program.profiles)}
@@ -74,6 +76,7 @@ class TableWriter:
             "    struct phv *p = c->phv;",
             f"    uint32_t loops = {LOOP_LIMIT};",
             "    (void)p; (void)prm; (void)loops;",
+            *(f"    {line}" for line in self.probes.action(a.id, self._action_size(a.id))),
         ]
         slots, at = [], 0
         for i, (_, bits) in enumerate(a.params):
@@ -219,9 +222,9 @@ class TableWriter:
         n = self._profile_no[profile]
         selector = self.program.profiles[n].selector
         if selector is None:
-            return [f"r = sn_profile_pick(c, {n}, r, 0);"]
+            return self.probes.pick(n, f"sn_profile_pick(c, {n}, r, 0)")
         lines, result = self.primitives.calculations.of(selector)
-        return ["{", *lines, f"r = sn_profile_pick(c, {n}, r, {result});", "}"]
+        return ["{", *lines, *self.probes.pick(n, f"sn_profile_pick(c, {n}, r, {result})"), "}"]
 
     # ---- pipelines
 
@@ -232,7 +235,9 @@ class TableWriter:
             nodes[t.name] = self._table_node(first + i, t)
         for c in p.conditionals:
             nodes[c.name] = [
-                f"if {self.x.boolean(c.expression)} {_go(c.true_next)}",
+                f"int yes = {self.x.boolean(c.expression)};",
+                *self.probes.conditional(c),
+                f"if (yes) {_go(c.true_next)}",
                 _go(c.false_next),
             ]
         for call in p.calls:
@@ -262,11 +267,9 @@ class TableWriter:
             return [*out, _go(t.next.get("__MISS__", t.next.get(name, t.base_next)))]
         key = self.key(t)
         out = []
-        if key.fields:
-            out += self._fill_key(key)
-            out.append(f"struct sn_result r = sn_table_apply(c, {n}, kw);")
-        else:
-            out.append(f"struct sn_result r = sn_table_apply(c, {n}, 0);")
+        out += self._fill_key(key) if key.fields else []
+        words = "kw" if key.fields else "0"
+        out.append(f"struct sn_result r = {self.probes.apply}(c, {n}, {words});")
         if t.meter is not None:
             target = self._meter(t.meter, t).target
             slot = self.layout.slot(target.header, target.field)

@@ -4,7 +4,7 @@ compile_program(json) ──▶ NativeProgram ──load──▶ NativeDataPlan
 
     program   what was compiled          tables    entries      cells  counters, registers, meters
     handle    the device's address       choices   profiles, value sets, replicas
-    plane     the device: its life, packets, events, statistics
+    plane     the device: its life, packets, events, statistics             traces
 """
 
 from softnic.native.handle import DataPlaneError

@@ -26,6 +26,7 @@ from softnic.native.choices import Choices
 from softnic.native.handle import DataPlaneError, numbers_of
 from softnic.native.program import NativeProgram
 from softnic.native.tables import Tables, trim
+from softnic.native.traces import Traces
 
 _log = logging.getLogger("softnic.program")
 
@@ -70,7 +71,7 @@ class Sent:
     vnet: bytes
 
 
-class NativeDataPlane(Tables, Cells, Choices):
+class NativeDataPlane(Tables, Cells, Choices, Traces):
     """One P4 device in native code (see `dataplane.DataPlane`). One worker thread moves frames.
 
     `ports`: numbers (below 512) to interface names, which must exist in the caller's network

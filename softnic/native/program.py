@@ -15,6 +15,7 @@ from softnic.build import shared_object
 from softnic.clib import runtime
 from softnic.compiler.generate import VERSION, Generated, generate
 from softnic.compiler.load import load
+from softnic.compiler.probes import Probed
 from softnic.dataplane import (
     ActionInfo,
     Field,
@@ -39,6 +40,8 @@ class NativeProgram:
     profiles: Mapping[str, ProfileInfo]
     value_sets: Mapping[str, ValueSetInfo]
     messages: Sequence[str]
+    probed: Probed | None
+    """What the numbers of its traces mean, in the traced build."""
     path: Path
     source: str
 
@@ -52,13 +55,16 @@ class NativeProgram:
         return ctypes.addressof(ctypes.c_char.in_dll(lib, "sn_program"))
 
 
-def compile_program(json_bytes: bytes, *, cache_dir: Path | None = None) -> NativeProgram:
+def compile_program(
+    json_bytes: bytes, *, cache_dir: Path | None = None, traced: bool = False
+) -> NativeProgram:
     """Translate bmv2 JSON to native code, or find it in the cache.
 
+    `traced`: slower code that tells what each packet goes through (`NativeDataPlane.traces`).
     Raises `UnsupportedConstructError` by name for what this target can't do, `BadProgramError`
     for what isn't bmv2 JSON, `ToolchainError` where there is no C compiler.
     """
-    made: Generated = generate(load(json_bytes))
+    made: Generated = generate(load(json_bytes), traced=traced)
     runtime()
     source = f"/* generator {VERSION} */\n{made.source}"
     return NativeProgram(
@@ -71,6 +77,7 @@ def compile_program(json_bytes: bytes, *, cache_dir: Path | None = None) -> Nati
         profiles=made.profiles,
         value_sets=made.value_sets,
         messages=made.messages,
+        probed=made.probed,
         path=shared_object("program", [source], cache_dir),
         source=source,
     )

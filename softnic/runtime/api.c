@@ -46,6 +46,7 @@ SN_EXPORT int sn_device_start(struct sn_device *d) {
 
 SN_EXPORT void sn_device_stop(struct sn_device *d) {
     sn_ring_close(&d->ring);
+    sn_trace_close(d);
     sn_io_stop(d);
 }
 
@@ -64,6 +65,7 @@ static void groups_free(struct sn_groups *g) {
 /* After sn_device_stop, when no other thread is in a call any more. */
 SN_EXPORT void sn_device_free(struct sn_device *d) {
     sn_pipe_free(d->pipe);
+    sn_trace_free(d);
     sn_ring_free(&d->ring);
     sn_burst_free(&d->worker_burst);
     sn_burst_free(&d->inject_burst);

@@ -63,11 +63,10 @@ int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e) {
 
 /*
  * Waits up to `timeout_ns` for events and writes them one after another to `buf`, each as struct
- * sn_event_rec followed by its data, padded to 8 bytes. Returns the bytes written; an event that
- * is larger than `cap` can't occur (64 KiB at most).
+ * sn_event_rec followed by its data, padded to 8 bytes. Returns the bytes written; `cap` is more
+ * than one event takes.
  */
-SN_EXPORT uint64_t sn_events(struct sn_device *d, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
-    struct sn_ring *r = &d->ring;
+uint64_t sn_ring_take(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     int64_t ns = until.tv_nsec + timeout_ns % 1000000000;
@@ -91,4 +90,8 @@ SN_EXPORT uint64_t sn_events(struct sn_device *d, uint8_t *buf, uint64_t cap, in
     }
     pthread_mutex_unlock(&r->mutex);
     return at;
+}
+
+SN_EXPORT uint64_t sn_events(struct sn_device *d, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
+    return sn_ring_take(&d->ring, buf, cap, timeout_ns);
 }

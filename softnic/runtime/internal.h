@@ -188,7 +188,13 @@ void sn_pipe_free(struct sn_pipe *p);
 
 /* ---- events.c ---------------------------------------------------------------------------- */
 
-enum sn_event_kind { SN_PACKET_IN = 1, SN_DIGEST = 2, SN_IDLE = 3, SN_MESSAGE = 4 };
+enum sn_event_kind {
+    SN_PACKET_IN = 1,
+    SN_DIGEST = 2,
+    SN_IDLE = 3,
+    SN_MESSAGE = 4,
+    SN_TRACE = 5, /* in a ring of its own */
+};
 
 struct sn_event_rec {
     uint32_t kind, id, len, priority;
@@ -210,6 +216,7 @@ void sn_ring_close(struct sn_ring *r);
 /* Room for one event, filled by the caller, then put; NULL when the ring is full. */
 int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e);
 struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len);
+uint64_t sn_ring_take(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns);
 
 /* ---- switch.c: a frame's way ------------------------------------------------------------- */
 
@@ -276,6 +283,14 @@ struct sn_frame {
     struct virtio_net_hdr vnet;
 };
 
+/* One pass: slots are numbered by its depth. */
+struct sn_phv_slot {
+    struct sn_ctx c;
+    uint8_t *phv;
+};
+
+#define SN_MAX_DEPTH 24u
+
 /* Working memory of whoever runs packets: the worker, or a caller of sn_inject. */
 struct sn_burst {
     struct sn_out *outs;
@@ -302,6 +317,7 @@ struct sn_device {
     struct sn_port *by_number[SN_MAX_PORTS]; /* ports below 512, as v1model has them */
     struct sn_port cpu, other;               /* counters of what has no interface */
     struct sn_ring ring;
+    struct sn_trace *trace; /* NULL: nothing is traced */
     struct sn_burst worker_burst, inject_burst;
     pthread_mutex_t inject_mutex;
     /* io.c */
@@ -333,6 +349,41 @@ struct sn_copy sn_replica_way(const struct sn_device *d, const struct sn_replica
 void sn_punt(struct sn_device *d, const struct sn_out *o);
 /* Reports idle entries of at most `budget` looked at; 1 when a whole round is done. */
 int sn_sweep(struct sn_device *d, uint64_t now, uint32_t budget);
+
+/* ---- trace.c: what one packet went through ----------------------------------------------- */
+
+enum sn_trace_kind {
+    SN_TRACE_BEGIN = 1,
+    SN_TRACE_PASS,
+    SN_TRACE_STATE,
+    SN_TRACE_PARSED,
+    SN_TRACE_TABLE,
+    SN_TRACE_PICK,
+    SN_TRACE_ACTION,
+    SN_TRACE_IF,
+    SN_TRACE_STEP,
+    SN_TRACE_CHANGE,
+    SN_TRACE_EGRESS,
+    SN_TRACE_CLONE,
+    SN_TRACE_MULTICAST,
+    SN_TRACE_RESUBMIT,
+    SN_TRACE_RECIRCULATE,
+    SN_TRACE_DIGEST,
+    SN_TRACE_DEPARSE,
+    SN_TRACE_DROP,
+    SN_TRACE_OUT,
+    SN_TRACE_END,
+};
+
+void sn_trace_begin(struct sn_device *d, const struct sn_burst *b, const struct sn_frame *f);
+void sn_trace_end(struct sn_device *d);
+/* A new pass: its values count as they are now. */
+void sn_trace_open(struct sn_device *d, struct sn_ctx *c);
+void sn_trace_put(struct sn_device *d, const struct sn_ctx *c, enum sn_trace_kind kind,
+                  uint32_t id, uint32_t a, uint32_t b);
+void sn_trace_out(struct sn_device *d, const struct sn_ctx *c, const struct sn_out *o);
+void sn_trace_close(struct sn_device *d); /* whoever waits for traces comes back */
+void sn_trace_free(struct sn_device *d);
 
 /* ---- offload.c --------------------------------------------------------------------------- */
 

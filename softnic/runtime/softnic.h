@@ -15,7 +15,7 @@
 
 #include <stdint.h>
 
-#define SN_ABI 4u
+#define SN_ABI 5u
 
 typedef unsigned __int128 sn_u128;
 typedef __int128 sn_i128;
@@ -162,6 +162,14 @@ struct sn_digest_desc {
     uint32_t list, size;
 };
 
+/* Where the value of a field stands, for the traced build to show what changed. */
+struct sn_trace_field {
+    uint32_t offset, size; /* in bytes, in the headers and metadata, or in struct sn_std */
+    uint32_t valid_at;     /* of the header's validity; SN_NONE: always valid */
+    uint32_t bits_at;      /* of a varbit field's length; SN_NONE: as long as `size` */
+    uint8_t in_std, is_bytes; /* else a number in host order */
+};
+
 struct sn_program {
     uint32_t abi, phv_size;
     uint32_t max_headers; /* most bytes the deparser can emit */
@@ -179,7 +187,21 @@ struct sn_program {
     void (*reset_metadata)(struct sn_ctx *c);
     void (*copy_list)(struct sn_ctx *to, const struct sn_ctx *from, uint32_t list);
     uint32_t (*digest)(struct sn_ctx *c, uint32_t list, uint8_t *out);
+    const struct sn_trace_field *trace_fields; /* of the traced build only */
+    uint32_t n_trace_fields;
 };
+
+/* ---- the traced build: calls that the ordinary one hasn't ------------------------------- */
+
+void sn_trace_state(struct sn_ctx *c, uint32_t state);
+void sn_trace_parsed(struct sn_ctx *c);
+struct sn_result sn_trace_apply(struct sn_ctx *c, uint32_t table, const uint64_t *key);
+void sn_trace_pick(struct sn_ctx *c, uint32_t profile, struct sn_result entry,
+                   struct sn_result picked);
+void sn_trace_action(struct sn_ctx *c, uint32_t action, const uint8_t *params, uint32_t size);
+void sn_trace_if(struct sn_ctx *c, uint32_t conditional, int value);
+/* What an extern or the like is asked for; its result is among the changes that follow. */
+void sn_trace_step(struct sn_ctx *c, uint32_t step, const sn_u128 *values, uint32_t n);
 
 /* ---- bytes and bits -------------------------------------------------------------------- */
 

@@ -16,18 +16,12 @@
 
 #include "internal.h"
 
-#define MAX_DEPTH 24u
 #define MAX_PASSES 2048u
 #define MAX_LOOPS 16u
 #define ARENA_BLOCK (256u * 1024)
 #define MAX_ARENA 64u
 #define MAX_OUTS 16384u
 #define PULL 160u /* Ethernet, two tags, and the longest IPv4 and TCP headers */
-
-struct sn_phv_slot {
-    struct sn_ctx c;
-    uint8_t *phv;
-};
 
 uint64_t sn_now(void) {
     struct timespec t;
@@ -68,7 +62,7 @@ struct sn_copy sn_replica_way(const struct sn_device *d, const struct sn_replica
 
 int sn_burst_init(struct sn_burst *b) {
     memset(b, 0, sizeof *b);
-    b->slots = calloc(MAX_DEPTH, sizeof *b->slots);
+    b->slots = calloc(SN_MAX_DEPTH, sizeof *b->slots);
     b->arena = calloc(MAX_ARENA, sizeof *b->arena);
     b->cap_outs = 256;
     b->outs = malloc(b->cap_outs * sizeof *b->outs);
@@ -76,7 +70,7 @@ int sn_burst_init(struct sn_burst *b) {
 }
 
 void sn_burst_free(struct sn_burst *b) {
-    for (uint32_t i = 0; b->slots && i < MAX_DEPTH; i++) free(b->slots[i].phv);
+    for (uint32_t i = 0; b->slots && i < SN_MAX_DEPTH; i++) free(b->slots[i].phv);
     for (uint32_t i = 0; i < b->n_arena; i++) free(b->arena[i]);
     free(b->slots);
     free(b->arena);
@@ -92,7 +86,7 @@ void sn_burst_reset(struct sn_burst *b, uint64_t now) {
 
 int sn_burst_fit(struct sn_burst *b, uint32_t phv_size) {
     if (phv_size <= b->phv_size) return 0;
-    for (uint32_t i = 0; i < MAX_DEPTH; i++) {
+    for (uint32_t i = 0; i < SN_MAX_DEPTH; i++) {
         void *p = NULL;
         if (posix_memalign(&p, 64, (phv_size + 63) & ~63u)) return -1;
         free(b->slots[i].phv);
@@ -141,6 +135,17 @@ struct pass {
 static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
                         const struct sn_ctx *from, uint32_t list);
 
+/* The record of a traced packet; nothing else does this. */
+static inline void note(const struct pass *p, const struct sn_ctx *c, enum sn_trace_kind kind,
+                        uint32_t id, uint32_t a, uint32_t b) {
+    if (SN_UNLIKELY(p->d->trace)) sn_trace_put(p->d, c, kind, id, a, b);
+}
+
+static void lose(const struct pass *p, const struct sn_ctx *c, uint32_t port, enum sn_drop why) {
+    sn_drop(p->d, port, why);
+    note(p, c, SN_TRACE_DROP, why, port, 0);
+}
+
 static void clear_requests(struct sn_ctx *c) {
     c->clone_session = c->clone_list = SN_NONE;
     c->resubmit_list = c->recirculate_list = c->digest_list = SN_NONE;
@@ -167,6 +172,7 @@ static struct sn_ctx *open_pass(struct pass *p, uint32_t depth) {
     c->first_header = c->l4_header = c->first_out = c->l4_out = SN_NONE;
     c->now_ns = p->b->now_ns;
     c->counts = d->counts;
+    if (SN_UNLIKELY(d->trace)) sn_trace_open(d, c);
     return c;
 }
 
@@ -175,15 +181,16 @@ static struct sn_ctx *copy_pass(struct pass *p, uint32_t depth, const struct sn_
     s->c = *from;
     s->c.phv = s->phv;
     memcpy(s->phv, from->phv, p->prog->phv_size);
+    if (SN_UNLIKELY(p->d->trace)) sn_trace_open(p->d, &s->c);
     return &s->c;
 }
 
 static int may_pass(struct pass *p, uint32_t depth) {
-    if (depth < MAX_DEPTH && p->b->passes) {
+    if (depth < SN_MAX_DEPTH && p->b->passes) {
         p->b->passes--;
         return 1;
     }
-    sn_drop(p->d, p->origin, SN_DROP_CLONE_LIMIT);
+    lose(p, NULL, p->origin, SN_DROP_CLONE_LIMIT);
     return 0;
 }
 
@@ -204,10 +211,11 @@ static void emit_frame(struct pass *p, struct sn_ctx *c, uint32_t port, struct s
     o->port = port;
     o->head = sn_burst_alloc(p->b, room);
     if (!o->head) {
-        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+        lose(p, c, p->origin, SN_DROP_BURST_FULL);
         p->b->n_outs--;
         return;
     }
+    note(p, c, SN_TRACE_DEPARSE, 0, 0, 0);
     o->head_len = p->prog->deparse(c, o->head);
     o->payload = c->data + c->parsed;
     o->payload_len = c->len - c->parsed;
@@ -219,19 +227,19 @@ static void emit_frame(struct pass *p, struct sn_ctx *c, uint32_t port, struct s
     }
     if (in->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM || in->gso_type != VIRTIO_NET_HDR_GSO_NONE)
         if (sn_offload_out(o, c, in, truncated, port == p->d->cpu_port, p->b) < 0) {
-            sn_drop(p->d, port, SN_DROP_GSO);
+            lose(p, c, port, SN_DROP_GSO);
             p->b->n_outs--;
         }
 }
 
 static void recirculate(struct pass *p, uint32_t depth, struct sn_ctx *c) {
     if (p->loops >= MAX_LOOPS) {
-        sn_drop(p->d, p->origin, SN_DROP_LOOP_LIMIT);
+        lose(p, c, p->origin, SN_DROP_LOOP_LIMIT);
         return;
     }
     struct sn_out *o = out_new(p->b);
     if (!o) {
-        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+        lose(p, c, p->origin, SN_DROP_BURST_FULL);
         return;
     }
     uint32_t before = p->b->n_outs;
@@ -241,9 +249,10 @@ static void recirculate(struct pass *p, uint32_t depth, struct sn_ctx *c) {
     p->b->n_outs--;
     uint8_t *whole = sn_burst_alloc(p->b, (size_t)done.head_len + done.payload_len);
     if (!whole) {
-        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+        lose(p, c, p->origin, SN_DROP_BURST_FULL);
         return;
     }
+    note(p, c, SN_TRACE_RECIRCULATE, 0, 0, 0);
     memcpy(whole, done.head, done.head_len);
     memcpy(whole + done.head_len, done.payload, done.payload_len);
     struct sn_frame f = {whole, done.head_len + done.payload_len, p->f->port, done.vnet};
@@ -254,6 +263,7 @@ static void recirculate(struct pass *p, uint32_t depth, struct sn_ctx *c) {
 }
 
 static void run_egress(struct pass *p, uint32_t depth, struct sn_ctx *c, uint32_t port) {
+    note(p, c, SN_TRACE_EGRESS, c->std.instance_type, port, c->std.egress_rid);
     c->std.egress_port = port;
     c->std.egress_spec = (p->d->drop_port + 1) & 0x1ff;
     c->std.packet_length = c->pkt_len;
@@ -262,7 +272,8 @@ static void run_egress(struct pass *p, uint32_t depth, struct sn_ctx *c, uint32_
     p->prog->egress(c);
     if (c->clone_session != SN_NONE) {
         const struct sn_group *g = sn_group_find(&p->d->sessions, c->clone_session);
-        if (!g) sn_drop(p->d, p->origin, SN_DROP_NO_SESSION);
+        if (!g) lose(p, c, p->origin, SN_DROP_NO_SESSION);
+        note(p, c, SN_TRACE_CLONE, c->clone_session, 1, g ? g->n : 0);
         for (uint32_t i = 0; g && i < g->n; i++) {
             if (!may_pass(p, depth + 1)) break;
             struct sn_ctx *k = copy_pass(p, depth + 1, c);
@@ -274,7 +285,7 @@ static void run_egress(struct pass *p, uint32_t depth, struct sn_ctx *c, uint32_
         }
     }
     if (c->std.egress_spec == p->d->drop_port) {
-        sn_drop(p->d, p->origin, SN_DROP_PROGRAM);
+        lose(p, c, p->origin, SN_DROP_PROGRAM);
         return;
     }
     if (c->recirculate_list != SN_NONE) {
@@ -282,22 +293,27 @@ static void run_egress(struct pass *p, uint32_t depth, struct sn_ctx *c, uint32_
         return;
     }
     struct sn_out *o = out_new(p->b);
-    if (o)
-        emit_frame(p, c, port, o);
-    else
-        sn_drop(p->d, p->origin, SN_DROP_BURST_FULL);
+    if (!o) {
+        lose(p, c, p->origin, SN_DROP_BURST_FULL);
+        return;
+    }
+    uint32_t with = p->b->n_outs;
+    emit_frame(p, c, port, o);
+    if (SN_UNLIKELY(p->d->trace) && p->b->n_outs == with) sn_trace_out(p->d, c, o);
 }
 
 static void clone_ingress(struct pass *p, uint32_t depth, const struct sn_ctx *c) {
     const struct sn_group *g = sn_group_find(&p->d->sessions, c->clone_session);
     if (!g) {
-        sn_drop(p->d, p->origin, SN_DROP_NO_SESSION);
+        lose(p, c, p->origin, SN_DROP_NO_SESSION);
         return;
     }
+    note(p, c, SN_TRACE_CLONE, c->clone_session, 0, g->n);
     for (uint32_t i = 0; i < g->n; i++) {
         if (!may_pass(p, depth + 1)) return;
         struct sn_ctx *k = open_pass(p, depth + 1);
         k->std.ingress_port = p->f->port;
+        note(p, k, SN_TRACE_PASS, SN_INGRESS_CLONE, p->f->port, k->len);
         p->prog->parse(k);
         keep_fields(p, k, c, c->clone_list, SN_INGRESS_CLONE);
         struct sn_copy to = sn_replica_way(p->d, &g->replicas[i]);
@@ -310,9 +326,10 @@ static void clone_ingress(struct pass *p, uint32_t depth, const struct sn_ctx *c
 static void multicast(struct pass *p, uint32_t depth, struct sn_ctx *c) {
     const struct sn_group *g = sn_group_find(&p->d->groups, c->std.mcast_grp);
     if (!g) {
-        sn_drop(p->d, p->origin, SN_DROP_NO_GROUP);
+        lose(p, c, p->origin, SN_DROP_NO_GROUP);
         return;
     }
+    note(p, c, SN_TRACE_MULTICAST, c->std.mcast_grp, g->n, 0);
     c->std.instance_type = SN_REPLICATED;
     for (uint32_t i = 0; i < g->n; i++) {
         if (!may_pass(p, depth + 1)) return;
@@ -327,6 +344,7 @@ static void send_digest(struct pass *p, struct sn_ctx *c) {
     for (uint32_t i = 0; i < p->prog->n_digests; i++) {
         const struct sn_digest_desc *g = &p->prog->digests[i];
         if (g->list != c->digest_list) continue;
+        note(p, c, SN_TRACE_DIGEST, i, 0, 0);
         struct sn_event_rec *e = sn_event_new(SN_DIGEST, i, g->size);
         if (e) p->prog->digest(c, g->list, e->data);
         if (sn_ring_put(&p->d->ring, e) < 0) sn_drop(p->d, p->d->cpu_port, SN_DROP_EVENT_FULL);
@@ -344,6 +362,7 @@ static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
     c->std.packet_length = c->len;
     c->std.instance_type = instance;
     c->std.ingress_global_timestamp = micros(p);
+    note(p, c, SN_TRACE_PASS, instance, c->std.ingress_port, c->len);
     p->prog->parse(c);
     p->prog->ingress(c);
     c->exit = 0;
@@ -351,16 +370,17 @@ static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
     if (c->digest_list != SN_NONE) send_digest(p, c);
     if (c->resubmit_list != SN_NONE) {
         if (p->loops >= MAX_LOOPS) {
-            sn_drop(p->d, p->origin, SN_DROP_LOOP_LIMIT);
+            lose(p, c, p->origin, SN_DROP_LOOP_LIMIT);
             return;
         }
+        note(p, c, SN_TRACE_RESUBMIT, 0, 0, 0);
         struct pass again = *p;
         again.loops++;
         run_ingress(&again, depth + 1, SN_RESUBMITTED, c, c->resubmit_list);
     } else if (c->std.mcast_grp != 0) {
         multicast(p, depth, c);
     } else if (c->std.egress_spec == p->d->drop_port) {
-        sn_drop(p->d, p->origin, SN_DROP_PROGRAM);
+        lose(p, c, p->origin, SN_DROP_PROGRAM);
     } else {
         c->std.instance_type = SN_NORMAL;
         run_egress(p, depth, c, c->std.egress_spec);
@@ -374,7 +394,9 @@ void sn_switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_fr
     }
     b->passes = MAX_PASSES;
     struct pass p = {d, b, d->pipe->prog, f, f->port, 0};
+    if (SN_UNLIKELY(d->trace)) sn_trace_begin(d, b, f);
     run_ingress(&p, 0, SN_NORMAL, NULL, 0);
+    if (SN_UNLIKELY(d->trace)) sn_trace_end(d);
 }
 
 void sn_punt(struct sn_device *d, const struct sn_out *o) {

@@ -59,16 +59,12 @@ def _single(entry: Entry, registers: Registers, segment: Segment) -> Sent:
         window = min(MAX_WINDOW, (window << way.scale_in) >> entry.scale_heard)
     given = _in_host_space(entry, registers, segment, window)
     if way.floor is not None:
-        given = replace(given, seq=_told_again(registers, given, given.seq))
+        seq = _told_again(registers, given, given.seq)
+        if seq != given.seq:
+            given = replace(given, seq=seq)
     tracking.received(entry, registers, given)
     if given.flags & ACK and not given.flags & (RST | SYN):
-        tracking.heard(
-            entry,
-            registers,
-            tracking.offered(
-                Segment(given.seq, given.ack, given.flags, segment.window), way.scale_in
-            ),
-        )
+        tracking.heard(entry, registers, add(given.ack, segment.window << way.scale_in))
     return [(To.HOST, given)]
 
 
@@ -78,6 +74,8 @@ def _in_host_space(entry: Entry, registers: Registers, segment: Segment, window:
         tsval = add(tsval, way.ts_in)
         if way.floor is not None:
             tsval = latest(tsval, registers.ts_given)
+    if way.is_plain and tsval == segment.tsval and window == segment.window:
+        return segment
     acks = segment.flags & ACK
     return Segment(
         add(segment.seq, way.seq_in),

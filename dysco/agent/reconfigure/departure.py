@@ -63,9 +63,10 @@ def split(segment: Segment, cutoff: int) -> tuple[Segment, Segment]:
 
 
 def _single(entry: Entry, registers: Registers, segment: Segment) -> Sent:
-    floor = entry.old.floor
+    way, floor = entry.old, entry.old.floor
     if floor is None or diff(segment.seq, floor) >= 0 or segment.flags & SYN:
-        return [(To.OLD, to_old(entry, registers, segment))]
+        plain = way.is_plain and entry.new is None
+        return [(To.OLD, segment if plain else to_old(entry, registers, segment))]
     if not segment.has_content or segment.flags & RST:
         seq = segment.seq
         if not _is_probe(registers, segment):

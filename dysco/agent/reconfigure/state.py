@@ -53,6 +53,11 @@ class OldWay:
     """The cutoff that this way began with, host's space: nothing below may travel on it. None: it
     has carried the session from the SYN on, or everything below the cutoff has long died out."""
 
+    @property
+    def is_plain(self) -> bool:
+        """True if what travels has the host's own numbers."""
+        return not (self.seq_out or self.seq_in or self.ts_in)
+
 
 @dataclass(frozen=True, slots=True)
 class NewWay:

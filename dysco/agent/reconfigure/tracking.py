@@ -22,6 +22,8 @@ class Moved(NamedTuple):
 
 
 def _advance(entry: Entry, registers: Registers, now: int, before: int) -> bool:
+    if now == before:
+        return False
     ahead = diff(now, before)
     if ahead > entry.jump or ahead < -entry.jump:
         registers.counts[Count.JUMP] += 1

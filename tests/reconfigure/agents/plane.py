@@ -38,7 +38,7 @@ from dysco.agent.events import (
     TimerId,
 )
 from dysco.agent.model import Address, FiveTuple, Host, Mapping, MappingKey, Peer, Policy, Side
-from dysco.agent.packet import FIN, RST, SYN
+from dysco.agent.packet import ACK, FIN, RST, SYN
 from dysco.agent.reconfigure import arrival, departure, handover
 from dysco.agent.reconfigure.control import payload_of
 from dysco.agent.reconfigure.frames import to_frame, to_segment
@@ -54,6 +54,40 @@ WRITE, PUNT = 0.0004, 0.0003
 """Seconds that a table write and a packet-in take."""
 
 Frame = packet.Segment
+_KINDS = SYN | RST | FIN | ACK
+
+
+@dataclass(slots=True)
+class Packet:
+    """A TCP packet on its way: what the rules look at. A frame is made where an agent sees it."""
+
+    ends: FiveTuple
+    segment: Segment
+    raw: Frame | None = None
+    """Of a SYN, which is more than the rules look at: its frame, with numbers from before."""
+
+    @staticmethod
+    def of(frame: Frame) -> Packet:
+        """The packet in a frame."""
+        return Packet(frame.tuple, to_segment(frame), frame if frame.flags & SYN else None)
+
+    def changed(self, ends: FiveTuple, segment: Segment) -> Packet:
+        """What a rule, or a box, made of it."""
+        return Packet(ends, segment, self.raw if segment.flags & SYN else None)
+
+    @property
+    def is_syn(self) -> bool:
+        """True for the first SYN of a connection."""
+        return self.segment.flags & _KINDS == SYN
+
+    def frame(self, src_mac: bytes = bytes(6), dst_mac: bytes = bytes(6)) -> Frame:
+        """As it is on the wire."""
+        if self.raw is None:
+            return to_frame(self.segment, self.ends, src_mac, dst_mac)
+        frame = self.raw.copy()
+        frame.tuple, frame.seq, frame.ack = self.ends, self.segment.seq, self.segment.ack
+        frame.src_mac, frame.dst_mac = src_mac, dst_mac
+        return frame
 
 
 @dataclass
@@ -63,10 +97,16 @@ class PlaneLeg:
     key: MappingKey
     registers: Registers = field(default_factory=Registers)
     entry: Entry = field(default_factory=Entry)
+    first: FiveTuple | None = None
+    """Its two subsessions; the first is that of its entry, when it was looked up last."""
     second: FiveTuple | None = None
     token: int | None = None
     peer: tuple[Address, Address] | None = None
     drain_told: int = 0
+
+
+Hit = tuple[Mapping | None, PlaneLeg | None]
+"""The entry that a packet hits, and its leg."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +126,17 @@ class Plane:
         clock: Clock,
         source: random.Random,
         host: Host,
-        transmit: Callable[[Frame | Datagram | bytes, Address], None],
+        transmit: Callable[[Packet | Datagram | bytes, Address], None],
         *,
         punt_loss: float = 0.0,
     ) -> None:
         self.clock, self.source, self.host = clock, source, host
         self.transmit, self.punt_loss = transmit, punt_loss
-        self.deliver: Callable[[Frame], None] = lambda frame: None
+        self.deliver: Callable[[Packet], None] = lambda packet: None
         self.mappings: dict[MappingKey, Mapping] = {}
         self.legs: dict[MappingKey, PlaneLeg] = {}
+        self._sending: dict[FiveTuple, Hit] = {}
+        self._receiving: dict[FiveTuple, Hit] = {}
         self.journal: dict[int, bytes] = {}
         self.progress: list[tuple[float, Progress]] = []
         self.told: list[Tell] = []
@@ -149,51 +191,59 @@ class Plane:
 
     # From the host.
 
-    def from_host(self, frame: Frame) -> None:
-        frame.src_mac = self.mac
-        key = MappingKey(Side.OUTBOUND, self.host.id, frame.tuple)
-        hit = self.mappings.get(key)
-        if frame.is_syn:
-            policy = 0 if hit else self.policy_of(frame.tuple)
+    def from_host(self, sent: Packet) -> None:
+        ends, segment = sent.ends, sent.segment
+        hit, leg = self._sending.get(ends) or self._look_up(Side.OUTBOUND, ends)
+        if sent.is_syn:
+            policy = 0 if hit else self.policy_of(ends)
             if hit or policy or self.host.is_middlebox:
-                self.punt(Reason.HOST_SYN, frame, policy)
+                self.punt(Reason.HOST_SYN, sent.frame(self.mac), policy)
                 return
-        leg = self.legs.get(key)
         if hit is None or leg is None:
-            self.transmit(frame, frame.tuple.dst)
+            self.transmit(sent, ends.dst)
             return
-        if frame.flags & (RST | FIN | SYN):
-            self.punt(Reason.SENT, frame)
-        self._carry(leg, departure.from_host(leg.entry, leg.registers, to_segment(frame)), frame)
+        if segment.flags & (RST | FIN | SYN):
+            self.punt(Reason.SENT, sent.frame(self.mac))
+        self._carry(leg, departure.from_host(leg.entry, leg.registers, segment), sent)
 
-    def _subsession(self, leg: PlaneLeg, way: Way) -> FiveTuple | None:
-        path = leg.entry.path if way is Way.OLD else leg.entry.path.other
-        if path:
-            return leg.second
-        hit = self.mappings.get(leg.key)
-        return hit.mapped if hit is not None else None
+    def _look_up(self, side: Side, ends: FiveTuple) -> Hit:
+        """What a packet hits, kept until an entry changes: looking takes as long as the rules."""
+        leg = None
+        hit = self.mappings.get(MappingKey(side, self.host.id, ends))
+        if hit is not None:
+            out = ends if side is Side.OUTBOUND else hit.mapped.reversed
+            leg = self.legs.get(MappingKey(Side.OUTBOUND, self.host.id, out))
+        if leg is not None:
+            own = self.mappings.get(leg.key)
+            leg.first = None if own is None else own.mapped
+        known = self._sending if side is Side.OUTBOUND else self._receiving
+        known[ends] = hit, leg
+        return hit, leg
 
-    def _carry(self, leg: PlaneLeg, out: departure.Sent, raw: Frame | None) -> None:
+    def _changed(self) -> None:
+        """The tables are not what they were."""
+        self._sending.clear()
+        self._receiving.clear()
+
+    @staticmethod
+    def _subsession(leg: PlaneLeg, way: Way) -> FiveTuple | None:
+        second = bool(leg.entry.path) != (way is Way.NEW)
+        return leg.second if second else leg.first
+
+    def _carry(self, leg: PlaneLeg, out: departure.Sent, came: Packet) -> None:
         for to, what in out:
             if isinstance(what, Announcement):
                 self._announce(leg, what)
             elif to is To.HOST:
-                self.clock.after(0.0, self._to_host, self._frame(what, leg.key.tuple.reversed, raw))
+                shown = came.changed(leg.key.tuple.reversed, what)
+                self.clock.after(0.0, self._to_host, shown)
             elif to is To.SPLIT:
-                assert raw is not None
-                self.punt(Reason.SPLIT, raw)
+                self.punt(Reason.SPLIT, came.frame(self.mac))
             else:
                 ends = self._subsession(leg, Way.OLD if to is To.OLD else Way.NEW)
                 if ends is not None:
-                    self.transmit(self._frame(what, ends, raw), ends.dst)
+                    self.transmit(came.changed(ends, what), ends.dst)
         self._check_drain(leg)
-
-    def _frame(self, segment: Segment, ends: FiveTuple, raw: Frame | None) -> Frame:
-        if raw is not None and segment.flags & SYN:
-            frame = raw.copy()
-            frame.tuple, frame.seq, frame.ack = ends, segment.seq, segment.ack
-            return frame
-        return to_frame(segment, ends, self.mac)
 
     def _check_drain(self, leg: PlaneLeg) -> None:
         new = leg.entry.new
@@ -205,48 +255,46 @@ class Plane:
 
     # From the network.
 
-    def arrive(self, what: Frame | Datagram | bytes) -> None:
+    def arrive(self, what: Packet | Datagram | bytes) -> None:
         if isinstance(what, Datagram):
             self._announced(what)
         elif isinstance(what, bytes):
             self._punt(PacketIn(Reason.CONTROL, NETWORK_PORT, self.host.id, 0, what))
         else:
-            self._arrive(what.copy())
+            self._arrive(what)
 
-    def _arrive(self, frame: Frame) -> None:
-        frame.dst_mac = self.mac
-        if frame.is_syn and frame.payload[:4] == b"DySC":
-            self.punt(Reason.DYSCO_SYN, frame)
+    def _arrive(self, came: Packet) -> None:
+        if came.raw is not None and came.is_syn and came.raw.payload[:4] == b"DySC":
+            self.punt(Reason.DYSCO_SYN, came.frame(dst_mac=self.mac))
             return
-        hit = self.mappings.get(MappingKey(Side.INBOUND, self.host.id, frame.tuple))
+        hit, leg = self._receiving.get(came.ends) or self._look_up(Side.INBOUND, came.ends)
         if hit is None:
-            self._to_host(frame)
+            self._to_host(came)
             return
-        leg = self.legs.get(MappingKey(Side.OUTBOUND, self.host.id, hit.mapped.reversed))
         if leg is None:
             return
+        segment = came.segment
         way = Way.OLD if hit.path == leg.entry.path else Way.NEW
-        segment = to_segment(frame)
-        new = leg.entry.new
         if way is Way.NEW:
+            new = leg.entry.new
             before = new is None or leg.registers.latched != new.epoch
             if segment.flags & SYN or (before and not segment.has_content):
-                self.punt(Reason.NEW_PATH, frame)
+                self.punt(Reason.NEW_PATH, came.frame(dst_mac=self.mac))
                 return
         out = arrival.from_network(leg.entry, leg.registers, way, segment)
         for to, given in out:
             assert isinstance(given, Segment)
             if to is To.HOST:
-                shown = self._frame(given, hit.mapped, frame)
-                if shown.flags & (RST | FIN | SYN):
-                    self.punt(Reason.RECEIVED, shown)
+                shown = came.changed(hit.mapped, given)
+                if given.flags & (RST | FIN | SYN):
+                    self.punt(Reason.RECEIVED, shown.frame(self.mac))
                 self._to_host(shown)
             else:
-                self._carry(leg, [(to, given)], frame)
+                self._carry(leg, [(to, given)], came)
         self._check_drain(leg)
 
-    def _to_host(self, frame: Frame) -> None:
-        self.deliver(frame)
+    def _to_host(self, shown: Packet) -> None:
+        self.deliver(shown)
 
     # Announcements.
 
@@ -354,15 +402,16 @@ class Plane:
         if action.submit is Submit.PORT:
             shown = packet.parse(frame)
             assert shown.dst_mac == self.mac
-            self._to_host(shown)
+            self._to_host(Packet.of(shown))
         elif frame[23] == 17 or (frame[12:14] == b"\x86\xdd" and frame[20] == 17):
             payload_of(frame)
             self.transmit(frame, packet.address(frame[30:34]))
         else:
             sent = packet.parse(frame)
-            self.transmit(sent, sent.tuple.dst)
+            self.transmit(Packet.of(sent), sent.tuple.dst)
 
     def _install(self, action: Install, life: int) -> None:
+        self._changed()
         for mapping in action.mappings:
             self.mappings[mapping.key] = mapping
             if mapping.key.side is Side.OUTBOUND and mapping.key not in self.legs:
@@ -371,11 +420,13 @@ class Plane:
             self.do(action.then)
 
     def _remove(self, keys: tuple[MappingKey, ...]) -> None:
+        self._changed()
         for key in keys:
             self.mappings.pop(key, None)
             self.legs.pop(key, None)
 
     def _set_leg(self, action: SetLeg, life: int) -> None:
+        self._changed()
         for mapping in action.mappings:
             self.mappings[mapping.key] = mapping
         leg = self.legs.get(action.key)
@@ -407,6 +458,6 @@ class Plane:
             self.tell(TimerFired(timer))
 
 
-def _parts(frame: Frame, cutoff: int) -> tuple[Frame, Frame]:
+def _parts(frame: Frame, cutoff: int) -> tuple[Packet, Packet]:
     first, second = departure.split(to_segment(frame), cutoff)
-    return to_frame(first, frame.tuple, frame.src_mac), to_frame(second, frame.tuple, frame.src_mac)
+    return Packet(frame.tuple, first), Packet(frame.tuple, second)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 
-from dysco.agent import packet
 from dysco.agent.events import CancelReconfiguration, Idle, Reconfigure, Tell
 from dysco.agent.model import Address, FiveTuple, Host, Interface, Peer, Policy
 from dysco.agent.options import negotiated, take_tag
@@ -21,7 +21,7 @@ from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.session import State
-from tests.reconfigure.agents.plane import Datagram, Frame, Plane
+from tests.reconfigure.agents.plane import Datagram, Frame, Packet, Plane
 from tests.reconfigure.simulation.boxes import Box, ComplaintError, Firewall, Shifter
 from tests.reconfigure.simulation.network import Clock, Link, Weather
 from tests.reconfigure.simulation.tcp import Endpoint, Options
@@ -78,6 +78,7 @@ class Application:
     checked: int = 0
     is_open: bool = False
     ends: FiveTuple | None = None
+    from_peer: FiveTuple | None = None
 
 
 @dataclass
@@ -122,7 +123,7 @@ class World:
             self.clock,
             self.source,
             host,
-            lambda what, to, sender=name: self._transmit(sender, what, to),
+            partial(self._transmit, name),
             punt_loss=0.0,
         )
         self.planes[name] = self.at[address] = plane
@@ -130,14 +131,14 @@ class World:
             self.boxes[name] = _BoxHost(self, plane, kind)
             plane.deliver = self.boxes[name].receive
 
-    def _transmit(self, sender: str, what: Frame | Datagram | bytes, to: Address) -> None:
-        plane = self.at.get(to)
-        if plane is None:
-            return
-        is_data = isinstance(what, packet.Segment)
+    def _transmit(self, sender: str, what: Packet | Datagram | bytes, to: Address) -> None:
+        is_data = isinstance(what, Packet)
         key = (sender, to, is_data)
         link = self.links.get(key)
         if link is None:
+            plane = self.at.get(to)
+            if plane is None:
+                return
             weather = self.story.data if is_data else self.story.control
             link = self.links[key] = Link(self.clock, self.source, weather, plane.arrive)
         link.send(what)
@@ -156,7 +157,7 @@ class World:
                 self.source.getrandbits(32),
                 self.source.getrandbits(32),
             )
-            plane.deliver = lambda frame, a=app: self._to_app(a, frame)
+            plane.deliver = partial(self._to_app, app)
             apps.append(app)
         return apps[0], apps[1]
 
@@ -189,16 +190,16 @@ class World:
         offer = negotiated(b"")._replace(
             mss=options.mss, window_scale=options.scale, sack_permitted=options.sack
         )
-        app.plane.from_host(to_frame(shown, ends, app.plane.mac, offered=offer))
+        app.plane.from_host(Packet.of(to_frame(shown, ends, app.plane.mac, offered=offer)))
 
-    def _to_app(self, app: Application, frame: Frame) -> None:
-        if frame.flags & SYN:
-            self._handshake(app, frame)
-        elif app.endpoint is not None and frame.tuple.reversed == app.ends:
+    def _to_app(self, app: Application, shown: Packet) -> None:
+        if shown.segment.flags & SYN:
+            self._handshake(app, shown.frame())
+        elif app.endpoint is not None and shown.ends == app.from_peer:
             if not app.is_open:
                 app.is_open = True
                 self.clock.after(0.0, self._write, app)
-            app.endpoint.receive(to_segment(frame))
+            app.endpoint.receive(shown.segment)
 
     def _handshake(self, app: Application, frame: Frame) -> None:
         _, tag = take_tag(frame.options)
@@ -210,6 +211,7 @@ class World:
             raise ComplaintError(f"{app.plane.host.name} got the wrong kind of SYN")
         if app.ends is None:
             app.ends = frame.tuple.reversed
+        app.from_peer = app.ends.reversed
         if not client:
             answer = Segment(app.isn, add(segment.seq, 1), SYN | ACK, 0)
             self._open(app, app.ends, answer, segment.tsval or 0)
@@ -229,7 +231,7 @@ class World:
             ts_base=app.stamp,
             peer_ts=segment.tsval or 0,
             peer_window=segment.window,
-            send=lambda s, e=ends, a=app: a.plane.from_host(to_frame(s, e, a.plane.mac)),
+            send=lambda s, e=ends, a=app: a.plane.from_host(Packet(e, s)),
         )
         app.endpoint.readable = lambda a=app: self._read(a)
         app.endpoint.ended = self._reset_seen
@@ -430,8 +432,10 @@ class _BoxHost:
         self.world, self.plane, self.kind = world, plane, kind
         self.box: Box = self._make()
         self.forward: FiveTuple | None = None
-        self.out: FiveTuple | None = None
-        self._raw: Frame | None = None
+        self.back: FiveTuple | None = None
+        self.sends: tuple[FiveTuple, FiveTuple] | None = None
+        """Leftwards, and rightwards."""
+        self._shown: Packet | None = None
 
     def _make(self) -> Box:
         box: Box
@@ -446,45 +450,40 @@ class _BoxHost:
         box.emit = self._emit
         return box
 
-    def receive(self, frame: Frame) -> None:
+    def receive(self, shown: Packet) -> None:
         """What its network stack is given."""
-        if frame.is_syn and frame.tuple != self.forward:
-            self._begin(frame.tuple)
-        elif frame.is_syn and isinstance(self.box, Firewall):
+        segment = shown.segment
+        if shown.is_syn and shown.ends != self.forward:
+            self._begin(shown.ends)
+        elif shown.is_syn and isinstance(self.box, Firewall):
             isn = self.box.sides[0].isn
-            if isn is not None and isn != frame.seq:
-                self._begin(frame.tuple)
-        if self.forward is None or self.out is None:
-            return
-        if frame.tuple == self.forward:
+            if isn is not None and isn != segment.seq:
+                self._begin(shown.ends)
+        if shown.ends == self.forward:
             side = 0
-        elif frame.tuple == self.out.reversed:
+        elif shown.ends == self.back:
             side = 1
         else:
             return
-        if frame.flags & SYN and isinstance(self.box, Firewall):
-            offered = negotiated(frame.options)
+        if shown.raw is not None and isinstance(self.box, Firewall):
+            offered = negotiated(shown.raw.options)
             self.box.sides[side].scale = offered.window_scale or 0
-        self._raw = frame
-        self.box.receive(side, to_segment(frame))
+        self._shown = shown
+        self.box.receive(side, segment)
 
     def _begin(self, ends: FiveTuple) -> None:
         self.box = self._make()
-        self.forward = self.out = ends
+        self.forward, out = ends, ends
         if self.kind == "nat":
             own = self.plane.host.interfaces[0].addresses[0]
-            self.out = FiveTuple(own, NAT_PORT, ends.dst, ends.dport)
+            out = FiveTuple(own, NAT_PORT, ends.dst, ends.dport)
+        self.back = out.reversed
+        self.sends = (ends.reversed, out)
 
     def _emit(self, side: int, segment: Segment) -> None:
-        assert self.forward is not None
-        assert self.out is not None
-        ends = self.out if side == 1 else self.forward.reversed
-        if segment.flags & SYN and self._raw is not None:
-            frame = self._raw.copy()
-            frame.tuple, frame.seq, frame.ack = ends, segment.seq, segment.ack
-        else:
-            frame = to_frame(segment, ends, self.plane.mac)
-        self.plane.from_host(frame)
+        assert self.sends is not None
+        assert self._shown is not None
+        self.plane.from_host(self._shown.changed(self.sends[side], segment))
 
 
 def states(world: World, name: str) -> Sequence[State]:

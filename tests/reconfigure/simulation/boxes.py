@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from dysco.agent.reconfigure.messages import Deltas
 from dysco.agent.reconfigure.sack import shift
@@ -187,8 +188,8 @@ class Proxy(Box):
         """The two connections."""
         self.ends = [left, right]
         for one, other in ((left, right), (right, left)):
-            one.readable = lambda a=one, b=other: self._relay(a, b)
-            other.writable = lambda a=one, b=other: self._relay(a, b)
+            one.readable = partial(self._relay, one, other)
+            other.writable = partial(self._relay, one, other)
 
     def receive(self, side: int, segment: Segment) -> None:
         if not self.dead:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 LATE = 0.6
@@ -15,6 +15,8 @@ LATE = 0.6
 class Clock:
     """Events in the order of their time; of equal times, in the order they were asked for."""
 
+    __slots__ = ("_events", "_number", "now", "steps")
+
     def __init__(self) -> None:
         self.now = 0.0
         self.steps = 0
@@ -22,14 +24,14 @@ class Clock:
         self._number = 0
 
     def after(self, delay: float, call: Callable[..., None], *args: Any) -> None:
-        self._number += 1
-        heapq.heappush(self._events, (self.now + delay, self._number, call, args))
+        self._number = number = self._number + 1
+        heappush(self._events, (self.now + delay, number, call, args))
 
     def step(self) -> bool:
         """One event; False if there is none left."""
         if not self._events:
             return False
-        self.now, _, call, args = heapq.heappop(self._events)
+        self.now, _, call, args = heappop(self._events)
         self.steps += 1
         call(*args)
         return True
@@ -37,6 +39,8 @@ class Clock:
 
 class Timer:
     """One that can be set again and stopped."""
+
+    __slots__ = ("_call", "_clock", "_generation", "armed")
 
     def __init__(self, clock: Clock, call: Callable[[], None]) -> None:
         self._clock = clock
@@ -75,6 +79,8 @@ class Weather:
 class Link:
     """One way from one place to another."""
 
+    __slots__ = ("_last", "clock", "deliver", "source", "up", "weather")
+
     def __init__(
         self,
         clock: Clock,
@@ -101,8 +107,7 @@ class Link:
             at += weather.delay * 3 * chance()
         else:
             # Without reordering, what was sent later comes later.
-            at = max(at, self._last)
-            self._last = at
+            self._last = at = max(at, self._last)
         self.clock.after(at - self.clock.now, self._arrive, what)
         if weather.repeat and chance() < weather.repeat:
             self.clock.after(at - self.clock.now + weather.delay * chance(), self._arrive, what)

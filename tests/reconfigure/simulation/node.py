@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections.abc import Callable
+from functools import partial
 
 from dysco.agent.reconfigure import arrival, departure, handover, messages
 from dysco.agent.reconfigure.left import Patience
@@ -36,7 +37,7 @@ class Hop:
                 self.clock,
                 self.source,
                 self.weather,
-                lambda segment, to=receiver: to.arrive(self, segment),
+                partial(receiver.arrive, self),
             )
 
     def send(self, leg: Leg, segment: Segment) -> None:
@@ -50,6 +51,17 @@ class Hop:
 
 class Leg:
     """One leg: its entry, its registers, and the hops that its ways take."""
+
+    __slots__ = (
+        "drain_told",
+        "entry",
+        "new_hop",
+        "node",
+        "old_hop",
+        "peer",
+        "registers",
+        "side",
+    )
 
     def __init__(self, node: Node, side: int) -> None:
         self.node = node
@@ -102,7 +114,8 @@ class Leg:
                     cutoff = self.entry.old.floor
                 for part in departure.split(what, cutoff):
                     self.from_host(part)
-        self._check_drain()
+        if self.entry.new is not None:
+            self._check_drain()
 
     def _check_drain(self) -> None:
         new = self.entry.new

@@ -66,5 +66,6 @@ class TraceLog:
     def _current(self) -> Decoder | None:
         program = self._plane.program
         if isinstance(program, NativeProgram) and program is not self._program:
-            self._program, self._decoder = program, Decoder(program)
+            self._program = program
+            self._decoder = None if program.probed is None else Decoder(program)
         return self._decoder

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from asyncio import IncompleteReadError, LimitOverrunError, StreamReader
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn
 
@@ -55,13 +56,31 @@ def serve(handle: Handle, calls: BinaryIO, answers: BinaryIO) -> None:
         state = calls.read(header["size"])
         if len(state) < header["size"]:
             return
-        try:
-            answer = handle(Request.of(header), state)
-        except (RequestError, StateError) as error:
-            answers.write(_line({"call": header["call"], "error": str(error)}))
-        else:
-            answers.write(_line({"call": header["call"], "size": len(answer)}) + answer)
+        answers.write(_answer(handle, header, state))
         answers.flush()
+
+
+async def answered(handle: Handle, reader: StreamReader) -> bytes | None:
+    """The answer to one call, for a process that does more; None: there are no more calls.
+
+    Raises RequestError at what is no call.
+    """
+    try:
+        header = _header(await reader.readuntil())
+        state = await reader.readexactly(header["size"])
+    except IncompleteReadError:
+        return None
+    except LimitOverrunError as error:
+        raise RequestError(f"a call's line is too long: {error}") from error
+    return _answer(handle, header, state)
+
+
+def _answer(handle: Handle, header: dict[str, Any], state: bytes) -> bytes:
+    try:
+        answer = handle(Request.of(header), state)
+    except (RequestError, StateError) as error:
+        return _line({"call": header["call"], "error": str(error)})
+    return _line({"call": header["call"], "size": len(answer)}) + answer
 
 
 def _header(line: bytes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ begin anew each time, with the sessions that the device holds.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -68,6 +69,7 @@ class Nic:
         self.routes = Routes(config, self.neighbours, self._write_row)
         self.runner = Runner(self.device, self.codec, self.routes, self.session_traffic)
         self._journal = journal
+        self._will_flush = False
         self._chronicle = chronicle
         self.runner.keep, self.runner.progress = self._keep, self._progress
         self.counters: Counter[str] = Counter()
@@ -140,6 +142,17 @@ class Nic:
         self.runner.stop()
         self.neighbours.clear()
         self.routes.clear()
+
+    def about_to_send(self) -> None:
+        """What sessions are to be known by after a restart is kept before what follows from it."""
+        self._will_flush = False
+        if self._journal is not None:
+            try:
+                self._journal.flush()
+            except JournalFileError as error:
+                # The sessions go on; only a restart in a reconfiguration would show it.
+                self.counters["journal_failed"] += 1
+                log.error("device %s: %s", self.name, error)
 
     # Policies and peers
 
@@ -281,14 +294,12 @@ class Nic:
         await self.runner.look_for_answers()
 
     def _keep(self, host: int, session: int, record: bytes) -> None:
-        if self._journal is None:
-            return
-        try:
+        if self._journal is not None:
             self._journal.keep(self.runner.agents[host].host.name, session, record)
-        except JournalFileError as error:
-            # The sessions go on; only a restart in the middle of a reconfiguration would show it.
-            self.counters["journal_failed"] += 1
-            log.error("device %s: session %013x: %s", self.name, session, error)
+            if not self._will_flush:
+                # Also where nothing is sent.
+                self._will_flush = True
+                asyncio.get_running_loop().call_soon(self.about_to_send)
 
     def _progress(self, host: int, step: Progress) -> None:
         name = self.runner.agents[host].host.name

@@ -4,6 +4,9 @@
        ^                                                                            |
        +------------------------- back-off <------------------ stream broken -------+
 
+Packets and Writes have a connection of their own (`grpc_link`), where each costs little; reads and
+the program, which are rare and large, go by grpc.aio.
+
 Arbitration: the highest election id is primary, and the default id is the time, so that a
 restarted daemon takes over from the dead one. A daemon that finds a newer one in charge waits.
 """
@@ -14,16 +17,18 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from enum import Enum
 from typing import Protocol
 
 import grpc
 from finsy import GRPCStatusCode, P4Client, P4ClientError
-from finsy.proto import p4r, p4r_grpc, rpc_code
-from google.protobuf.message import Message
+from finsy.proto import p4r, p4r_grpc, rpc_code, rpc_status
+from google.protobuf.message import DecodeError, Message
 
-from dysco.controller.config import DeviceConfig
+from dysco.controller import grpc_link
+from dysco.controller.config import DeviceConfig, endpoint
+from dysco.controller.grpc_link import Link, Reply, Stream
 from dysco.controller.mappings import TABLE_NAMES
 from dysco.controller.pipeline import Pipeline, packed
 from dysco.controller.writer import Errors, Writer
@@ -40,8 +45,7 @@ PIPELINE_TIMEOUT = 120.0
 MAX_EARLY = 4096
 """Packets kept for when the device is reconciled; more are dropped and counted."""
 MAX_STRIDE = 1000
-MAX_PACKET_OUTS = 2048
-"""Waiting to be sent; more are dropped and counted."""
+_SERVICE = "/p4.v1.P4Runtime/"
 
 
 class State(Enum):
@@ -73,6 +77,9 @@ class Handler(Protocol):
     def down(self) -> None:
         """The device is not ours any more; whatever was outstanding has failed."""
 
+    def about_to_send(self) -> None:
+        """Packet-outs and Writes are about to leave: what must be kept before them is kept now."""
+
 
 class P4Device:
     """The P4Runtime side of a device."""
@@ -102,8 +109,12 @@ class P4Device:
         self._stub: p4r_grpc.P4RuntimeAsyncStub | None = None
         self._stuck = asyncio.Event()
         """Set when the device leaves a Write without an answer."""
-        self._out: deque[p4r.StreamMessageRequest] = deque()
-        self._out_ready = asyncio.Event()
+        self._link: Link | None = None
+        self._stream: Stream | None = None
+        self._ended: asyncio.Future[str] | None = None
+        """Why the stream ended."""
+        self._write_head = b""
+        """What every WriteRequest begins with, until the next bid."""
         self._early: deque[p4r.PacketIn] = deque()
         """Packets that came while the device was being reconciled."""
         self._changed = asyncio.Event()
@@ -134,6 +145,8 @@ class P4Device:
             self._lost(explain(error))
         except grpc.aio.AioRpcError as error:
             self._lost(f"{error.code().name}: {error.details()}")
+        except OSError as error:
+            self._lost(f"UNAVAILABLE: {error}")
         except TimeoutError:
             self._lost(f"no answer within {CONNECT_TIMEOUT:g} s")
         except DeviceError as error:
@@ -172,29 +185,51 @@ class P4Device:
         # Every connection bids one more than the last: the device may not have missed that one
         # yet. A daemon that was started later still bids more.
         self._election_id += 1
-        client = P4Client(self.config.address, wait_for_ready=False)
         self._primary.clear()
         self._stuck.clear()
-        await client.open(complete_request=self._complete)
-        self._client = client
+        client = P4Client(self.config.address, wait_for_ready=False)
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            link = await Link.open(endpoint(self.config.address), self._handler.about_to_send)
+        self._link = link
+        link.on_taken = self.writer.dispatch
         try:
+            await client.open(complete_request=self._complete)
+            self._client = client
+            self._stream = link.stream(
+                _SERVICE + "StreamChannel", self._received, self._stream_ended
+            )
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._bid(client)
-                await self._receive_one(client)
+                self._bid()
+                answered = asyncio.ensure_future(self._changed.wait())
+                try:
+                    await asyncio.wait((answered, self._ended), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    answered.cancel()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(client))
-                group.create_task(self._send(client))
+                group.create_task(self._until_ended())
                 group.create_task(self._serve(client))
                 group.create_task(self._watch())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             self._client = self._stub = None
-            self._out.clear()
+            self._stream = self._link = None
             self._early.clear()
             self.writer.stop(f"device {self.config.name} is not connected")
             self._handler.down()
+            link.close("the controller left")
             await client.close()
+
+    async def _until_ended(self) -> None:
+        assert self._ended is not None
+        raise DeviceError(await self._ended)
+
+    def _stream_ended(self, reply: Reply) -> None:
+        if self._ended is not None and not self._ended.done():
+            name = GRPCStatusCode(reply.code).name
+            self._ended.set_result(f"{name}: {reply.message or 'the device closed the stream'}")
 
     async def _watch(self) -> None:
         """A device that hangs keeps its connection: end it, and begin anew."""
@@ -212,7 +247,7 @@ class P4Device:
                 )
                 self._set_state(State.BACKUP, "another controller is in charge")
             await self._primary.wait()
-            self._set_state(State.RECONCILING, "being reconciled")
+            self._set_state(State.RECONCILING, self._last_problem or "being reconciled")
             await self._ensure_pipeline(client)
             self.writer.start()
             await self._handler.reconcile()
@@ -229,28 +264,34 @@ class P4Device:
 
     # Arbitration and the stream
 
-    async def _bid(self, client: P4Client) -> None:
-        update = p4r.MasterArbitrationUpdate(device_id=self.config.device_id)
-        self._fill_election_id(update.election_id)
-        await client.send(p4r.StreamMessageRequest(arbitration=update))
+    def _bid(self) -> None:
+        device, bid = self.config.device_id, self._uint128()
+        self._write_head = p4r.WriteRequest(device_id=device, election_id=bid).SerializeToString()
+        update = p4r.MasterArbitrationUpdate(device_id=device, election_id=bid)
+        if self._stream is not None:
+            self._stream.send(p4r.StreamMessageRequest(arbitration=update).SerializeToString())
 
-    def _fill_election_id(self, target: p4r.Uint128) -> None:
-        target.high = self._election_id >> 64
-        target.low = self._election_id & (1 << 64) - 1
+    def _uint128(self) -> p4r.Uint128:
+        return p4r.Uint128(high=self._election_id >> 64, low=self._election_id & (1 << 64) - 1)
 
     def _complete(self, request: Message) -> None:
         if isinstance(request, p4r.WriteRequest | p4r.SetForwardingPipelineConfigRequest):
-            self._fill_election_id(request.election_id)
+            request.election_id.CopyFrom(self._uint128())
 
-    async def _receive_one(self, client: P4Client) -> None:
+    def _received(self, data: bytes) -> None:
+        """A message of the stream."""
         try:
-            message = await client.receive()
-        except RuntimeError as error:
-            raise DeviceError("the device closed the stream") from error
+            self._message(p4r.StreamMessageResponse.FromString(data))
+        except Exception:
+            # The bulkhead: whatever one message does, all other sessions go on.
+            self.counters["packet_in_failed"] += 1
+            log.exception("device %s: a message failed; please report this", self.config.name)
+
+    def _message(self, message: p4r.StreamMessageResponse) -> None:
         kind = message.WhichOneof("update")
         if kind == "packet":
             if self.state is State.READY:
-                self._packet_in(message.packet)
+                self._handler.packet_in(message.packet)
             elif self.state is State.RECONCILING and len(self._early) < MAX_EARLY:
                 self._early.append(message.packet)
             else:
@@ -258,7 +299,7 @@ class P4Device:
         elif kind == "idle_timeout_notification":
             self._handler.idle(message.idle_timeout_notification.table_entry)
         elif kind == "arbitration":
-            await self._arbitrated(client, message.arbitration)
+            self._arbitrated(message.arbitration)
         elif kind == "error":
             self.counters["stream_error"] += 1
             log.warning("device %s refused a packet-out: %s", self.config.name, message.error)
@@ -271,7 +312,7 @@ class P4Device:
             self.counters["packet_in_failed"] += 1
             log.exception("device %s: a packet-in failed; please report this", self.config.name)
 
-    async def _arbitrated(self, client: P4Client, update: p4r.MasterArbitrationUpdate) -> None:
+    def _arbitrated(self, update: p4r.MasterArbitrationUpdate) -> None:
         if update.status.code == rpc_code.OK:
             self._primary.set()
         elif update.status.code == rpc_code.NOT_FOUND:
@@ -279,29 +320,19 @@ class P4Device:
             # wait do this at once: by strides of their own they don't bid the same.
             highest = max(self._election_id, _election_id(update.election_id))
             self._election_id = highest + self._stride
-            await self._bid(client)
+            self._bid()
         else:
             self._primary.clear()
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _receive(self, client: P4Client) -> None:
-        while True:
-            await self._receive_one(client)
-
-    async def _send(self, client: P4Client) -> None:
-        while True:
-            while self._out:
-                await client.send(self._out.popleft())
-            self._out_ready.clear()
-            await self._out_ready.wait()
-
     def packet_out(self, port: int, submit: int, frame: bytes) -> None:
         """Put a frame into the pipeline; dropped and counted while the device is not ready."""
-        if self._client is None or self.state not in (State.READY, State.RECONCILING):
+        stream = self._stream
+        if stream is None or self.state not in (State.READY, State.RECONCILING):
             self.counters["packet_out_not_ready"] += 1
             return
-        if len(self._out) >= MAX_PACKET_OUTS:
+        if not stream.has_room:
             self.counters["packet_out_overflow"] += 1
             return
         ids = self.pipeline.metadata["packet_out"]
@@ -310,8 +341,7 @@ class P4Device:
             p4r.PacketMetadata(metadata_id=ids["submit"], value=packed(submit)),
         ]
         packet = p4r.PacketOut(payload=frame, metadata=metadata)
-        self._out.append(p4r.StreamMessageRequest(packet=packet))
-        self._out_ready.set()
+        stream.send(p4r.StreamMessageRequest(packet=packet).SerializeToString())
 
     # Pipeline
 
@@ -401,31 +431,45 @@ class P4Device:
             self._stub = p4r_grpc.P4RuntimeStub(client.channel)
         return self._stub
 
-    async def _write(self, updates: list[p4r.Update]) -> Errors:
-        """One Write; errors by index of the update: (canonical code, text)."""
-        client = self._client
-        if client is None:
+    def _write(self, updates: list[p4r.Update], done: Callable[[Errors], None]) -> None:
+        """One Write; `done` gets errors by index of the update: (canonical code, text)."""
+        link, count = self._link, len(updates)
+        if link is None:
             reason = f"device {self.config.name} is not connected"
-            return dict.fromkeys(range(len(updates)), (int(rpc_code.UNAVAILABLE), reason))
-        request = p4r.WriteRequest(device_id=self.config.device_id, updates=updates)
-        self._complete(request)
-        try:
-            await self._stub_of(client).Write(request, timeout=WRITE_TIMEOUT)
-        except grpc.RpcError as error:
-            return self._write_errors(P4ClientError(error, "Write", msg=request), len(updates))
-        return {}
+            done(dict.fromkeys(range(count), (int(rpc_code.UNAVAILABLE), reason)))
+            return
 
-    def _write_errors(self, error: P4ClientError, updates: int) -> Errors:
-        if error.code is GRPCStatusCode.DEADLINE_EXCEEDED:
+        def answered(reply: Reply) -> None:
+            done(self._write_errors(reply, count) if reply.code else {})
+
+        # Messages that are joined merge (protobuf encoding, "Last One Wins"): no copy of updates.
+        request = self._write_head + p4r.WriteRequest(updates=updates).SerializeToString()
+        link.call(_SERVICE + "Write", request, WRITE_TIMEOUT, answered)
+
+    def _write_errors(self, reply: Reply, updates: int) -> Errors:
+        if reply.code == grpc_link.DEADLINE_EXCEEDED:
             # What it took of this is unknown: the next reconciliation will see.
             self.counters["write_timeout"] += 1
             self._stuck.set()
-        if error.details:
-            return {
-                i: (int(detail.canonical_code), detail.message or detail.canonical_code.name)
-                for i, detail in error.details.items()
-            }
-        return dict.fromkeys(range(updates), (int(error.code), explain(error)))
+        details = _details(reply.details)
+        if details:
+            return {i: error for i, error in details.items() if i < updates}
+        name = GRPCStatusCode(reply.code).name
+        return dict.fromkeys(range(updates), (reply.code, f"{name}: {reply.message}"))
+
+
+def _details(data: bytes) -> Errors:
+    """The updates that failed, of the status of a Write (P4Runtime 1.4, 12.3)."""
+    errors: Errors = {}
+    try:
+        for index, detail in enumerate(rpc_status.Status.FromString(data).details):
+            error = p4r.Error()
+            if detail.Unpack(error) and error.canonical_code:
+                code = error.canonical_code
+                errors[index] = code, error.message or GRPCStatusCode(code).name
+    except DecodeError:
+        return {}
+    return errors
 
 
 def explain(error: P4ClientError) -> str:

@@ -22,5 +22,9 @@ class Spent:
         try:
             yield
         finally:
-            self.count += 1
-            self.seconds += time.perf_counter() - started
+            self.add(time.perf_counter() - started)
+
+    def add(self, seconds: float) -> None:
+        """Once more."""
+        self.count += 1
+        self.seconds += seconds

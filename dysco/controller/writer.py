@@ -6,16 +6,18 @@
 
 So sessions don't wait for each other, and what one session writes keeps its order: the updates of
 one Write may be applied in any order (P4Runtime 1.4, 12.2), so two jobs that touch one entry never
-share one. When nothing is under way, a job goes at once; one that is patient waits a moment for
-others to share its Write, unless an impatient one stands behind it. Every step takes constant time
-per entry that a job touches, however many jobs wait.
+share one. All jobs of one wake-up of the event loop share a Write, and while a Write is under way
+jobs gather for the next: a Write costs far more than an update of it. A job that is patient waits
+a moment for others, unless an impatient one stands behind it. Every step takes constant time per
+entry that a job touches, however many jobs wait.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from finsy.proto import p4r, rpc_code
@@ -25,7 +27,8 @@ from dysco.controller.spent import Spent
 Errors = dict[int, tuple[int, str]]
 """By index of the update: canonical gRPC code and text."""
 
-MAX_IN_FLIGHT = 4
+MAX_IN_FLIGHT = 1
+"""Writes."""
 PATIENCE = 0.03
 """Seconds that a patient job waits for others: what no packet waits for shall not be in the way of
 what one does."""
@@ -50,7 +53,8 @@ class _Job:
 class Writer:
     """The queue in front of a device's Write."""
 
-    def __init__(self, write: Callable[[list[p4r.Update]], Awaitable[Errors]]) -> None:
+    def __init__(self, write: Callable[[list[p4r.Update], Callable[[Errors], None]], None]) -> None:
+        """`write` begins a Write and calls back when it is answered, which it always is."""
         self.counters: Counter[str] = Counter()
         self.spent = Spent()
         """From a Write's start to the device's answer."""
@@ -64,7 +68,8 @@ class Writer:
         self._patient: dict[_Job, None] = {}
         """Of those, the ones that wait for company."""
         self._patience: asyncio.TimerHandle | None = None
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
+        self._will_dispatch = False
         self._stopped = "the device is not ready"
 
     def start(self) -> None:
@@ -107,7 +112,9 @@ class Writer:
             self._refuse(job, f"{MAX_WAITING} writes are waiting")
         else:
             self._line_up(job)
-            self._dispatch()
+            if not self._will_dispatch:
+                self._will_dispatch = True
+                asyncio.get_running_loop().call_soon(self.dispatch)
 
     async def write(self, updates: list[p4r.Update], keys: frozenset[Hashable]) -> Errors:
         """As `submit`, for who can wait."""
@@ -147,7 +154,7 @@ class Writer:
     def _patience_ends(self) -> None:
         self._patience = None
         self._hurry(list(self._patient))
-        self._dispatch()
+        self.dispatch()
 
     def _hurry(self, jobs: Iterable[_Job]) -> None:
         """These jobs wait no longer than they must."""
@@ -170,8 +177,10 @@ class Writer:
             if not line[0].behind and not line[0].patient:
                 self._ready.append(line[0])
 
-    def _dispatch(self) -> None:
-        while self._ready and len(self._in_flight) < MAX_IN_FLIGHT:
+    def dispatch(self) -> None:
+        """Begin what may begin: at the end of a wake-up in which there were jobs."""
+        self._will_dispatch = False
+        while self._ready and self._in_flight < MAX_IN_FLIGHT:
             batch: list[_Job] = []
             size = 0
             while self._ready and size < MAX_UPDATES:
@@ -179,37 +188,32 @@ class Writer:
                 del self._waiting[job]
                 batch.append(job)
                 size += len(job.updates)
-            task = asyncio.get_running_loop().create_task(self._run(batch))
-            self._in_flight.add(task)
+            self._begin(batch, [update for job in batch for update in job.updates])
 
-    async def _run(self, batch: list[_Job]) -> None:
-        updates = [update for job in batch for update in job.updates]
+    def _begin(self, batch: list[_Job], updates: list[p4r.Update]) -> None:
         self.counters["writes"] += 1
         self.counters["updates"] += len(updates)
-        errors: Errors = dict.fromkeys(
-            range(len(updates)), (int(rpc_code.CANCELLED), "the write was cancelled")
-        )
-        try:
-            with self.spent.timed():
-                errors = await self._write(updates)
-        except asyncio.CancelledError:
-            self._stopped = self._stopped or "the daemon is stopping"
-            raise
-        finally:
-            task = asyncio.current_task()
-            if task is not None:
-                self._in_flight.discard(task)
+        self._in_flight += 1
+        started = time.perf_counter()
+
+        def answered(errors: Errors) -> None:
+            self.spent.add(time.perf_counter() - started)
+            self._in_flight -= 1
             for job in batch:
                 self._leave(job)
             self._finish(batch, errors)
-            if self._stopped:
-                self.stop(self._stopped)
+
+        self._write(updates, answered)
 
     def _finish(self, batch: list[_Job], errors: Errors) -> None:
         start = 0
         for job in batch:
             end = start + len(job.updates)
-            job.done({i - start: e for i, e in errors.items() if start <= i < end})
+            mine = {i - start: e for i, e in errors.items() if start <= i < end} if errors else {}
+            job.done(mine)
             start = end
-        if not self._stopped:
-            self._dispatch()
+        if self._stopped:
+            self.stop(self._stopped)
+        elif not self._will_dispatch:
+            self._will_dispatch = True
+            asyncio.get_running_loop().call_soon(self.dispatch)

@@ -84,14 +84,9 @@ class Chronicle:
         self._news = asyncio.Event()
 
     def _note(self, progress: Progress, now: float) -> None:
-        key = (progress.session, progress.left, progress.number)
-        known = self._known.get(key)
-        if known is None:
-            right, through, at = self._asked.pop(key[:2], ("", (), now))
-            known = Reconfiguration(*key, progress.state, at, right, through)
-            while len(self._known) >= MAX_RECONFIGURATIONS:
-                self._known.popitem(last=False)
-            self._known[key] = known
+        known = self._known.get((progress.session, progress.left, progress.number))
+        if known is None or (known.is_over and not known.number):
+            known = self._begin(progress, now)
         known.state, known.why = progress.state, progress.why
         if progress.state == _LOCKED:
             known.locked = now
@@ -99,6 +94,21 @@ class Chronicle:
             known.switched = now
         elif progress.state in OVER:
             known.finished = now
+
+    def _begin(self, progress: Progress, now: float) -> Reconfiguration:
+        """A new one, or one that has waited, which had no number yet."""
+        of, number = (progress.session, progress.left), progress.number
+        waited = self._known.get((*of, 0))
+        if waited is not None and (not waited.is_over or not number):
+            del self._known[(*of, 0)]
+        if waited is None or waited.is_over:
+            right, through, at = self._asked.pop(of, ("", (), now))
+            waited = Reconfiguration(*of, number, progress.state, at, right, through)
+        while len(self._known) >= MAX_RECONFIGURATIONS:
+            self._known.popitem(last=False)
+        waited.number = number
+        self._known[(*of, number)] = waited
+        return waited
 
     def reconfigurations(self, session: int | None = None) -> list[Reconfiguration]:
         """Those that are known, the oldest first."""

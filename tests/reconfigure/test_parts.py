@@ -138,6 +138,27 @@ def test_times_of_a_reconfiguration() -> None:
     assert chronicle.reconfigurations(8) == []
 
 
+def test_one_that_waits_is_listed_and_keeps_the_time_when_it_was_asked_for() -> None:
+    chronicle = Chronicle()
+    at = chronicle.asked(7, "client", "server", ("x",))
+    chronicle.add("client", step("waiting", 0))
+    (known,) = chronicle.reconfigurations(7)
+    assert (known.state, known.number, known.is_over) == ("waiting", 0, False)
+    chronicle.add("client", step("locking", 5))
+    (known,) = chronicle.reconfigurations(7)
+    assert (known.state, known.number, known.started) == ("locking", 5, at)
+
+
+def test_each_that_never_began_is_one_of_its_own() -> None:
+    """Whoever waits for the second must not be shown the first."""
+    chronicle = Chronicle()
+    for why in ("first", "second"):
+        at = chronicle.asked(7, "client", "server", ())
+        chronicle.add("client", step("failed", 0, why))
+        (known,) = chronicle.reconfigurations(7)
+        assert (known.why, known.started) == (why, at)
+
+
 def test_chronicles_are_bounded() -> None:
     chronicle = Chronicle()
     for number in range(MAX_RECONFIGURATIONS + 10):
@@ -199,10 +220,10 @@ class Evil:
     ("record", "why"),
     [
         (b"", "version missing"),
-        (b"\x02rest", "version 02"),
-        (b"\x01", "damaged"),
-        (b"\x01" + pickle.dumps([1]), "holds a list"),
-        (b"\x01" + pickle.dumps(Evil()), "names builtins.print"),
+        (b"\x01rest", "version 01"),
+        (b"\x02", "damaged"),
+        (b"\x02" + pickle.dumps([1]), "holds a list"),
+        (b"\x02" + pickle.dumps(Evil()), "names builtins.print"),
     ],
 )
 def test_a_record_that_is_none(record: bytes, why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dysco.agent.core import Core
-from dysco.agent.events import Action
+from dysco.agent.events import Action, Keep, Reconfigure
 from dysco.agent.model import Address, FiveTuple
 from dysco.agent.options import Negotiated
+from dysco.agent.reconfigure import journal
 from dysco.agent.reconfigure.control import host_number
 from dysco.agent.reconfigure.journal import Kept
 from dysco.agent.reconfigure.left import Patience
@@ -47,10 +48,12 @@ class Here:
         """Hosts to cross on the new path that begins here."""
         self.names: tuple[str, ...] = ()
         """The chain after this host, as it is to be."""
+        self.wish: Reconfigure | None = None
+        """What the operator wants, until it begins or is refused."""
         self.resuming: set[Role] = set()
         """After a restart: roles whose registers are not known yet."""
         self.is_over = False
-        self.kept = b""
+        self._kept = b""
         self.number = host_number(core.host.name)
         self.member = Member(self.number, self, patience, core.random)
 
@@ -142,8 +145,15 @@ class Here:
 
     # The journal.
 
-    def record(self) -> Kept:
-        """What must survive the agent's death."""
+    def keep(self) -> list[Action]:
+        """Journals what must survive the agent's death, if it changed."""
+        record = journal.write(self._record())
+        if record == self._kept:
+            return []
+        self._kept = record
+        return [Keep(self.session.id, record)]
+
+    def _record(self) -> Kept:
         member, session = self.member, self.session
         legs = {Role.LEFT: session.right, Role.RIGHT: session.left}
         spare = {
@@ -160,11 +170,16 @@ class Here:
             member.number,
             self.through,
             spare,
+            session.chain,
+            self.names,
+            self.wish,
         )
 
-    def restore(self, kept: Kept) -> None:
-        """As the journal has it; legs as the device has them."""
+    def restore(self, kept: Kept, record: bytes) -> None:
+        """As the journal has it in `record`; legs as the device has them."""
         member = self.member
+        self._kept = record
+        self.session.chain, self.names, self.wish = kept.chain, kept.names, kept.wish
         member.lock, member.left, member.right = kept.lock, kept.left, kept.right
         member.routes, member.finished_right = kept.routes, kept.finished_right
         member.number, self.through = kept.number, kept.through

@@ -11,6 +11,7 @@ import pickle
 from dataclasses import dataclass, field
 from typing import Any
 
+from dysco.agent.events import Reconfigure
 from dysco.agent.model import Address, FiveTuple
 from dysco.agent.reconfigure.left import LeftAnchor
 from dysco.agent.reconfigure.locking import Lock
@@ -18,7 +19,7 @@ from dysco.agent.reconfigure.member import Role, Route
 from dysco.agent.reconfigure.messages import ReconfigurationId
 from dysco.agent.reconfigure.right import RightAnchor
 
-VERSION = 1
+VERSION = 2
 _MODULES = (
     "dysco.agent.reconfigure.left",
     "dysco.agent.reconfigure.locking",
@@ -28,6 +29,7 @@ _MODULES = (
     "dysco.agent.reconfigure.journal",
 )
 _TYPES = {
+    ("dysco.agent.events", "Reconfigure"),
     ("dysco.agent.model", "FiveTuple"),
     ("ipaddress", "IPv4Address"),
     ("ipaddress", "IPv6Address"),
@@ -52,6 +54,12 @@ class Kept:
     """Hosts to cross on the new path that begins here."""
     spare: dict[Role, FiveTuple] = field(default_factory=dict)
     """Subsessions of new paths, away from this host."""
+    chain: tuple[str, ...] = ()
+    """The hosts after this one; the device knows only those of the set-up."""
+    names: tuple[str, ...] = ()
+    """The same, as it is to be when the reconfiguration that begins here is over."""
+    wish: Reconfigure | None = None
+    """What waits for its turn, or has it and has not begun."""
 
 
 class _Reader(pickle.Unpickler):

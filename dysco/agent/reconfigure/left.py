@@ -126,7 +126,7 @@ class LeftAnchor:
                 out.append(SetEntry(handover.withdrawn(leg.entry)))
         if not self.is_over:
             self._waits = self.patience.first
-            out.append(Wake(self._waits))
+            out += [self._report(), Wake(self._waits)]
         return out
 
     @property

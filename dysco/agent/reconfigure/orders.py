@@ -15,7 +15,7 @@ from dataclasses import replace
 from dysco.agent.core import Core
 from dysco.agent.counters import SetupError
 from dysco.agent.events import Action, CancelTimer, Keep, Progress, SetLeg, SetTimer, Submit
-from dysco.agent.reconfigure import journal, messages
+from dysco.agent.reconfigure import messages
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.left import LeftState
 from dysco.agent.reconfigure.means import Means
@@ -48,11 +48,9 @@ class Orders:
             return [*actions, Keep(here.session.id, b"")]
         if not orders:
             return actions
-        record = journal.write(here.record())
-        if record == here.kept or self._registry.get(here.session.id) is None:
+        if self._registry.get(here.session.id) is None:
             return actions
-        here.kept = record
-        return [Keep(here.session.id, record), *actions]
+        return [*here.keep(), *actions]
 
     def _carry_out(self, here: Here, orders: Sequence[Order], now: float) -> list[Action]:
         actions: list[Action] = []

@@ -181,16 +181,19 @@ class Reconfigurer:
             return []
         here.is_over = True
         here.waiting.clear()
-        self._means.turns.withdraw(here)
-        begun = self._means.turns.begun(here, now)
+        turns = self._means.turns
+        if here.wish is not None:
+            actions = turns.withdraw(here, "the session ended", now)
+        else:
+            actions = turns.begun(here, now)
         orders = here.member.session_over()
-        actions = self._means.legs.remove(here, now)
+        actions += self._means.legs.remove(here, now)
         left = here.member.left
         # A left anchor goes on to tell the hops that it is over.
         done = (Timer.LEFT,) if left is None or left.is_over else ()
         timers = (Timer.LINGER, Timer.LEASE, Timer.RIGHT, *done)
         actions += [CancelTimer(timer.of(session.id)) for timer in timers]
-        return actions + self._orders.do(here, orders, now) + begun
+        return actions + self._orders.do(here, orders, now)
 
     def recover(
         self,
@@ -199,4 +202,4 @@ class Reconfigurer:
         now: float,
     ) -> list[Action]:
         """After a restart, when the sessions are known again."""
-        return self._restart.recover(legs, records, now)
+        return [*self._restart.recover(legs, records, now), *self._wishes.resume(now)]

@@ -3,6 +3,7 @@
     legs in the device --> entries, places        (of no session: taken out)
     journal            --> members, spares        (of no session: taken out)
     registers read     --> the members go on where the journal ends
+    wishes             --> Here.wish: the caller asks for them again
 
 Until the registers are known, what comes for the session changes nothing: it comes again.
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 from dysco.agent.core import Core
 from dysco.agent.counters import Count
-from dysco.agent.events import Action, HeldLeg, Keep, Level, SetLeg, SetTimer
+from dysco.agent.events import Action, HeldLeg, Keep, Level, Progress, SetLeg, SetTimer
 from dysco.agent.reconfigure import journal
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.left import LeftState
@@ -37,6 +38,7 @@ class Restart:
         self._places = means.places
         self._legs = means.legs
         self._patience = means.patience
+        self._turns = means.turns
         self._orders = orders
 
     def recover(
@@ -59,7 +61,7 @@ class Restart:
         for number, record in records:
             session = core.table.sessions.get(number)
             if session is None:
-                actions.append(Keep(number, b""))
+                actions += [*self._tell_ended(number, record), Keep(number, b"")]
                 continue
             here = self._registry.of(session)
             try:
@@ -69,11 +71,25 @@ class Restart:
                 actions.append(core.tell(Level.WARNING, Count.JOURNAL_UNREADABLE, text))
                 continue
             before = {role: leg.spare for role, leg in here.session_legs() if leg.spare}
-            here.restore(kept)
+            here.restore(kept, record)
             actions += self._places.forget(here, before, now)
-            here.kept = record
             actions += self._resume(here, now)
+            self._turns.resume(here)
         return actions
+
+    def _tell_ended(self, number: int, record: bytes) -> list[Action]:
+        """Of a session that is no more: what was wanted, or under way, has failed."""
+        try:
+            kept = journal.read(record)
+        except journal.JournalError:
+            return []
+        left = kept.left
+        if kept.wish is None and (left is None or left.is_over):
+            return []
+        about = left.id.number if kept.wish is None and left is not None else 0
+        why = "the session ended while no agent was there"
+        name, role = self._core.host.name, Role.LEFT.value
+        return [Progress(number, name, about, role, LeftState.FAILED.value, why)]
 
     def _resume(self, here: Here, now: float) -> list[Action]:
         """Go on where the journal ends, as soon as the registers are known."""

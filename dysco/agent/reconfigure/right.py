@@ -89,7 +89,7 @@ class RightAnchor:
             out.append(SetEntry(handover.withdrawn(leg.entry)))
         if self.state in _WAITING:
             self._waits = self.patience.first
-            out.append(Wake(self._waits))
+            out += [self._report(), Wake(self._waits)]
         return out
 
     def grant(self, ends: Ends, leg: Leg) -> list[Do]:

@@ -4,7 +4,8 @@
                ^                                                 |
                '---------------- the oldest that waits ----------'
 
-One wish for each session; the oldest has the next turn.
+One wish for each session; the oldest has the next turn. `Here.wish` is in the journal until it has
+begun or was refused.
 """
 
 from __future__ import annotations
@@ -19,8 +20,15 @@ from dysco.agent.reconfigure.member import Role
 from dysco.agent.reconfigure.registry import Registry
 from dysco.agent.reconfigure.timers import Timer
 
+WAITING = "waiting"
+"""As `Progress.state`: nothing was begun yet. Its number is 0."""
 MAX_QUERIES = 10
 """How often the registers are asked for before a reconfiguration is refused."""
+
+_IN_TIME = frozenset(
+    {LeftState.LOCKING, LeftState.CONNECTING, LeftState.SWITCHING, LeftState.CANCELLING}
+)
+"""What must end within its time, and so counts."""
 
 
 class Turns:
@@ -46,12 +54,18 @@ class Turns:
 
     def wish(self, here: Here, go: Todo, now: float) -> list[Action]:
         """Do it when it may begin and the registers are known."""
-        self._wishes[here.session.id] = go
-        return self._admit(now)
+        number = here.session.id
+        self._wishes[number] = go
+        actions = self._admit(now)
+        if number in self._wishes:
+            actions.append(self._step(here, WAITING, ""))
+        return actions
 
-    def withdraw(self, here: Here) -> bool:
-        """What waits is not wanted any more; False if nothing waited."""
-        return self._wishes.pop(here.session.id, None) is not None
+    def resume(self, here: Here) -> None:
+        """After a restart: this one had its turn already."""
+        left = here.member.left
+        if left is not None and left.state in _IN_TIME:
+            self._beginning.add(here.session.id)
 
     def _admit(self, now: float) -> list[Action]:
         """Begin what waits, as far as not too much is beginning: each must end within its time."""
@@ -75,18 +89,26 @@ class Turns:
         self._beginning.discard(here.session.id)
         return self._admit(now)
 
+    def withdraw(self, here: Here, why: str, now: float) -> list[Action]:
+        """What is wanted of a session does not begin: no anchor will ever report that."""
+        self._wishes.pop(here.session.id, None)
+        here.wish = None
+        failed = self._step(here, LeftState.FAILED.value, why)
+        return [*here.keep(), failed, *self.begun(here, now)]
+
     def not_begun(self, here: Here, why: str, now: float) -> list[Action]:
-        """One can't begin: its anchor never came to be, and what it would report is told here."""
-        core, number = self._core, here.session.id
-        told = core.tell(Level.WARNING, Count.REQUEST_REFUSED, f"{here.session}: {why}")
-        role, name = Role.LEFT.value, core.host.name
-        failed = Progress(number, name, 0, role, LeftState.FAILED.value, why)
-        return [told, failed, *self.begun(here, now)]
+        """One can't begin when it has its turn."""
+        text = f"{here.session}: {why}"
+        told = self._core.tell(Level.WARNING, Count.REQUEST_REFUSED, text)
+        return [told, *self.withdraw(here, why, now)]
+
+    def _step(self, here: Here, state: str, why: str) -> Progress:
+        return Progress(here.session.id, self._core.host.name, 0, Role.LEFT.value, state, why)
 
     def begin_again(self, here: Here, now: float) -> list[Action]:
         """The registers that a reconfiguration waits for have not come."""
         leg = here.session.right
-        if leg is None or not here.waiting.get(Role.LEFT):
+        if leg is None or here.wish is None or not here.waiting.get(Role.LEFT):
             return []
         here.tries += 1
         if here.tries > MAX_QUERIES:

@@ -1,6 +1,7 @@
 """What the operator wants: a reconfiguration that begins at this host, or its end.
 
     Reconfigure --> possible? --> its turn --> registers known, still possible? --> Member.start
+                        '--> journal: until then, it is asked for again after a restart
 
 What is refused is told, and changes nothing.
 """
@@ -11,6 +12,7 @@ from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.events import Action, CancelReconfiguration, Level, MoveEnd, Reconfigure
 from dysco.agent.reconfigure.control import host_number
+from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import RefusedError, Role
 from dysco.agent.reconfigure.orders import Orders
@@ -69,24 +71,46 @@ class Wishes:
         )
 
         def go(now: float) -> list[Action]:
+            if here.wish is not event:
+                return []
             try:
                 request = here.member.request(number, int(now * 1000))
             except RefusedError as error:
                 return self._turns.not_begun(here, str(error), now)
+            here.wish = None
             here.through, here.names = through, (*names, *kept)
             return self._orders.do(here, here.member.start(request), now)
 
+        here.wish = event
         text = f"{session}: through {', '.join(names) or 'nobody'} to {right.name}"
         told = core.tell(Level.INFO, Count.RECONFIGURATION_STARTED, text)
-        return [told, *self._turns.wish(here, go, now)]
+        return [*here.keep(), told, *self._turns.wish(here, go, now)]
+
+    def resume(self, now: float) -> list[Action]:
+        """After a restart: what the journal says was wanted, and had not begun."""
+        actions: list[Action] = []
+        for here in list(self._registry.sessions.values()):
+            actions += self._again(here, now)
+        return actions
+
+    def _again(self, here: Here, now: float) -> list[Action]:
+        event, here.wish = here.wish, None
+        if event is None:
+            return []
+        try:
+            return self._start(here.session, event, now)
+        except (RefusedError, SetupError) as error:
+            return self._turns.not_begun(here, str(error), now)
 
     def cancel(self, event: CancelReconfiguration, now: float) -> list[Action]:
         """Go back, if that is still possible."""
         core = self._core
         here = self._registry.get(event.session)
-        if here is not None and self._turns.withdraw(here):
-            return self._turns.not_begun(here, "cancelled by the operator", now)
-        orders = here.member.cancel("cancelled by the operator") if here is not None else []
+        why = "cancelled by the operator"
+        if here is not None and here.wish is not None:
+            told = core.tell(Level.INFO, Count.RECONFIGURATION_CANCELLED, str(here.session))
+            return [told, *self._turns.withdraw(here, why, now)]
+        orders = here.member.cancel(why) if here is not None else []
         if here is None or not orders:
             text = (
                 f"session {event.session:013x}: nothing that could still be cancelled begins here"

@@ -5,6 +5,7 @@
     [settings]              overrides of the agents' settings
     [[device]]              a P4 device,
       [[device.host]]         the hosts behind it,
+        [device.host.state]     how their own state of a session is got at,
       [[device.route]]        and how it reaches other hosts
     [[peer]]                hosts of the group behind other daemons' devices
 
@@ -41,6 +42,7 @@ from pydantic import (
     model_validator,
 )
 
+from dysco.agent.events import StateVerb
 from dysco.agent.model import Address, Host, Interface, Peer
 from dysco.agent.settings import Settings
 from dysco.controller import toml_lines
@@ -99,6 +101,12 @@ def _parse_address(value: object) -> Address:
         raise ValueError(f"{value!r} is neither an IPv4 nor an IPv6 address") from None
 
 
+def _no_text(value: object) -> object:
+    if isinstance(value, str):
+        raise ValueError("write a list: the command and its arguments; no shell takes it apart")
+    return value
+
+
 IpAddress = Annotated[Address, BeforeValidator(_parse_address)]
 Mac = Annotated[bytes, BeforeValidator(parse_mac)]
 Prefix = Annotated[IPv4Network | IPv6Network, BeforeValidator(_parse_prefix)]
@@ -152,6 +160,59 @@ class InterfaceConfig(_Section):
         return value
 
 
+def _parse_helper(value: object) -> tuple[str, ...] | Path:
+    if isinstance(value, Path):
+        return value
+    if isinstance(value, str) and value.startswith("unix:") and value != "unix:":
+        return Path(value.removeprefix("unix:"))
+    if isinstance(value, str):
+        raise ValueError('write "unix:/path/to/socket", or a list: the command and its arguments')
+    return _ARGV.validate_python(value)
+
+
+Argv = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1), BeforeValidator(_no_text)
+]
+"""A command and its arguments; no shell sees them."""
+_ARGV: TypeAdapter[tuple[str, ...]] = TypeAdapter(Argv)
+
+
+class StateConfig(_Section):
+    """`[device.host.state]`: how the host's own state of a session is got at."""
+
+    export: Argv | None = None
+    import_: Argv | None = Field(None, alias="import")
+    resume: Argv | None = None
+    drop: Argv | None = None
+    helper: Annotated[tuple[str, ...] | Path, BeforeValidator(_parse_helper)] | None = None
+    timeout: float = Field(default=2.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        commands = [verb.value for verb in StateVerb if self.command(verb) is not None]
+        if (self.helper is None) == (not commands):
+            raise ValueError("give either a helper, or commands: export, import, resume, drop")
+        if StateVerb.DROP.value not in commands and self.helper is None:
+            raise ValueError("drop is missing: what was copied must be forgotten on one side")
+        return self
+
+    def command(self, verb: StateVerb) -> tuple[str, ...] | None:
+        """What is run for a verb."""
+        match verb:
+            case StateVerb.EXPORT:
+                return self.export
+            case StateVerb.IMPORT:
+                return self.import_
+            case StateVerb.RESUME:
+                return self.resume
+            case StateVerb.DROP:
+                return self.drop
+
+    def has(self, verb: StateVerb) -> bool:
+        """True if a call of this verb can be carried out."""
+        return self.helper is not None or self.command(verb) is not None
+
+
 class HostConfig(_Section):
     """`[[device.host]]`: with `interfaces`, or with port, mac and addresses of its only one."""
 
@@ -159,6 +220,7 @@ class HostConfig(_Section):
     kind: Name | None = None
     id: int = Field(default=0, ge=0, le=65535)
     interfaces: tuple[InterfaceConfig, ...] = Field(min_length=1)
+    state: StateConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -338,8 +400,18 @@ def load(path: Path) -> Config:
 
 
 def _absolute(config: Config, folder: Path) -> Config:
+    def state(host: HostConfig) -> StateConfig | None:
+        if host.state is None or not isinstance(host.state.helper, Path):
+            return host.state
+        return host.state.model_copy(update={"helper": folder / host.state.helper})
+
+    def device(given: DeviceConfig) -> DeviceConfig:
+        hosts = tuple(h.model_copy(update={"state": state(h)}) for h in given.hosts)
+        return given.model_copy(update={"hosts": hosts})
+
     return config.model_copy(
         update={
+            "devices": tuple(map(device, config.devices)),
             "daemon": config.daemon.model_copy(update={"state": folder / config.daemon.state}),
             "group": config.group.model_copy(update={"key_file": folder / config.group.key_file}),
         }

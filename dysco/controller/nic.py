@@ -17,6 +17,7 @@ from itertools import islice
 from finsy.proto import p4r, rpc_code
 
 from dysco.agent.agent import Agent
+from dysco.agent.events import Event as AgentEvent
 from dysco.agent.events import PacketIn, Progress, Reason, Recovered, Submit
 from dysco.agent.model import Address, Host, MacAddress, MappingKey, Peer
 from dysco.agent.model import Mapping as SessionMapping
@@ -32,6 +33,7 @@ from dysco.controller.pipeline import Pipeline, Row, RowKey
 from dysco.controller.progress import Chronicle
 from dysco.controller.routes import Routes, Then
 from dysco.controller.runner import Runner
+from dysco.controller.state_calls import StateCalls
 from dysco.controller.static_rows import port_rows, replication
 from dysco.controller.writer import MAX_UPDATES, Errors
 
@@ -72,6 +74,8 @@ class Nic:
         self._will_flush = False
         self._chronicle = chronicle
         self.runner.keep, self.runner.progress = self._keep, self._progress
+        self.states = StateCalls(config, self._deliver)
+        self.runner.call_state = self.states.call
         self.counters: Counter[str] = Counter()
         self._ended: dict[int, Counter[str]] = {}
         """What the agents counted that are no more, by host."""
@@ -208,6 +212,7 @@ class Nic:
             + self.runner.counters
             + self.runner.legs.counters
             + self.neighbours.counters
+            + self.states.counters
         )
 
     def host_counters(self) -> dict[str, Counter[str]]:
@@ -292,6 +297,10 @@ class Nic:
         # The device tells of silence once, and may have told nobody.
         self.idle(overdue)
         await self.runner.look_for_answers()
+
+    def _deliver(self, host: int, event: AgentEvent) -> None:
+        if host in self.runner.agents:
+            self.runner.deliver(host, event)
 
     def _keep(self, host: int, session: int, record: bytes) -> None:
         if self._journal is not None:

@@ -84,9 +84,13 @@ class Service:
         for nic in self.nics:
             nic.set_peers(self._peers)
         await self._apply(self._usable(self._store.all()))
-        async with asyncio.TaskGroup() as group:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for nic in self.nics:
+                    group.create_task(nic.device.run())
+        finally:
             for nic in self.nics:
-                group.create_task(nic.device.run())
+                await nic.states.close()
 
     @property
     def ready(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dysco.agent.events import StateVerb
 from dysco.controller.config import Config, ConfigError, load, load_key
 
 HEAD = """\
@@ -84,6 +85,61 @@ def test_a_host_keeps_its_id_however_the_file_is_edited(tmp_path: Path) -> None:
     hosts = read(tmp_path, HEAD + edited).devices[0].hosts
     assert [h.name for h in hosts] == ["other", "client", "fw"]
     assert hosts[1].host_id == before
+
+
+STATE = """
+    [device.host.state]
+    export = ["tool", "export"]
+    import = ["tool", "import"]
+    drop = ["tool", "drop"]
+    timeout = 0.5
+"""
+
+
+def with_state(state: str) -> str:
+    """The host client has this."""
+    addresses = 'addresses = ["10.0.1.2", "fd00:1::2"]\n'
+    return (HEAD + NIC).replace(addresses, addresses + state, 1)
+
+
+def test_state_commands(tmp_path: Path) -> None:
+    host = read(tmp_path, with_state(STATE)).devices[0].hosts[0]
+    assert host.name == "client"
+    assert host.state is not None
+    assert host.state.command(StateVerb.IMPORT) == ("tool", "import")
+    assert host.state.timeout == 0.5
+    assert host.state.has(StateVerb.EXPORT)
+    assert not host.state.has(StateVerb.RESUME)
+    helper = "    [device.host.state]\n    helper = "
+    there = read(tmp_path, with_state(helper + '["tool", "serve"]\n')).devices[0].hosts[0].state
+    assert there is not None
+    assert there.helper == ("tool", "serve")
+    assert all(there.has(verb) for verb in StateVerb)
+    there = read(tmp_path, with_state(helper + '"unix:app.sock"\n')).devices[0].hosts[0].state
+    assert there is not None
+    assert there.helper == tmp_path / "app.sock"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "what"),
+    [
+        ('["tool", "drop"]', '"tool drop"', "client, state, drop", "no shell takes it apart"),
+        ('["tool", "drop"]', "[]", "client, state, drop", "at least 1 item"),
+        ('["tool", "drop"]', '[""]', "client, state, drop", "at least 1 character"),
+        ('    drop = ["tool", "drop"]\n', "", "client, state", "drop is missing"),
+        ("timeout = 0.5", "timeout = 0", "client, state, timeout", "greater than 0"),
+        ("timeout = 0.5", "timeouts = 1", "client, state, timeouts", "no such key"),
+        ("timeout = 0.5", 'helper = "unix:/x"', "client, state", "either a helper, or commands"),
+        ("timeout = 0.5", 'helper = "tool"', "client, state, helper", "unix:/path/to/socket"),
+        ("timeout = 0.5", "helper = [3]", "client, state, helper", "valid string"),
+        (STATE, "    [device.host.state]\n", "client, state", "either a helper, or commands"),
+    ],
+)
+def test_bad_state_commands(tmp_path: Path, old: str, new: str, where: str, what: str) -> None:
+    assert old in STATE
+    told = refused(tmp_path, with_state(STATE.replace(old, new)))
+    (line,) = [line for line in told.splitlines() if what in line]
+    assert where in line
 
 
 def line_of(text: str, part: str) -> int:

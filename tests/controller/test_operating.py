@@ -83,6 +83,7 @@ def test_every_key_is_there_with_its_default() -> None:
         "[group]": configuration.GroupConfig,
         "[[device]]": configuration.DeviceConfig,
         "[[device.host]]": configuration.HostConfig,
+        "[device.host.state]": configuration.StateConfig,
         "[[device.route]]": configuration.RouteConfig,
         "[[peer]]": configuration.PeerConfig,
     }
@@ -96,7 +97,9 @@ def test_every_key_is_there_with_its_default() -> None:
         known = dict(model.model_fields)
         known.pop("hosts", None)
         known.pop("routes", None)
+        known = {field.alias or key: field for key, field in known.items()}
         if section == "[[device.host]]":
+            known.pop("state")
             known |= configuration.InterfaceConfig.model_fields
         assert told[section].keys() == known.keys(), section
         for key, field in known.items():

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from dysco.agent.events import CancelReconfiguration, Reconfigure, Tell
+from dysco.agent.events import CancelReconfiguration, MoveEnd, Reconfigure, Tell
 from dysco.controller import chains
-from dysco.controller.chains import Plan, WishError
+from dysco.controller.chains import Kind, Plan, WishError
 from dysco.controller.p4device import DeviceError
 from dysco.controller.policies import NotFoundError
 from dysco.controller.progress import Event, Reconfiguration
@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class Wish(_Model):
-    """What to change, and for which sessions. Exactly one of delete, insert and replace."""
+    """What to change, and for which sessions. Exactly one of delete, insert, replace and move."""
 
     sessions: list[str] = Field([], description="Session ids; or `match`.")
     match: str | None = Field(None, description="All established sessions that fit a filter.")
@@ -37,6 +37,11 @@ class Wish(_Model):
     after: str | None = Field(None, description="With insert: the host to put it behind.")
     replace: str | None = Field(None, description="A middlebox to exchange.")
     by: str | None = Field(None, description="With replace: the middlebox that takes its place.")
+    migrate_state: bool = Field(
+        False, description="With replace: the state that the middlebox has of a session goes along."
+    )
+    move: str | None = Field(None, description="The host where the session ends.")
+    to: str | None = Field(None, description="With move: the host that takes the session over.")
 
 
 class BoxWish(_Model):
@@ -160,6 +165,9 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
             after=after,
             replace=None,
             by=None,
+            migrate_state=False,
+            move=None,
+            to=None,
         )
         return _start(service, whole, asked)
 
@@ -190,12 +198,17 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
 
 
 def _check(wish: Wish) -> None:
-    if sum((bool(wish.delete), wish.insert is not None, wish.replace is not None)) != 1:
-        raise WishError("say exactly one of delete, insert and replace")
+    given = (wish.insert, wish.replace, wish.move)
+    if bool(wish.delete) + sum(what is not None for what in given) != 1:
+        raise WishError("say exactly one of delete, insert, replace and move")
     if (wish.insert is None) != (wish.after is None):
         raise WishError("insert and after go together")
     if (wish.replace is None) != (wish.by is None):
         raise WishError("replace and by go together")
+    if (wish.move is None) != (wish.to is None):
+        raise WishError("move and to go together")
+    if wish.migrate_state and wish.replace is None:
+        raise WishError("migrate_state goes with replace")
     if bool(wish.sessions) == (wish.match is not None):
         raise WishError("say which sessions: by their ids, or by match")
 
@@ -218,15 +231,25 @@ def _plan(service: Service, whole: WholeSession, wish: Wish) -> Plan:
         return chains.delete(names, wish.delete)
     if wish.insert is not None and wish.after is not None:
         return chains.insert(names, wish.insert, wish.after)
-    return chains.exchange(names, wish.replace or "", wish.by or "")
+    if wish.move is not None and wish.to is not None:
+        return chains.move(names, wish.move, wish.to)
+    put = chains.migrate if wish.migrate_state else chains.exchange
+    return put(names, wish.replace or "", wish.by or "")
+
+
+def _event(session: int, plan: Plan) -> Reconfigure | MoveEnd:
+    if plan.kind is Kind.END:
+        return MoveEnd(session, plan.right, plan.through[0])
+    return Reconfigure(session, plan.right, plan.through, with_state=plan.kind is Kind.STATE)
 
 
 def _start(service: Service, whole: WholeSession, wish: Wish) -> WishOut:
     try:
         plan = _plan(service, whole, wish)
-        event = Reconfigure(whole.id, plan.right, plan.through)
+        if plan.kind is not Kind.PATH:
+            service.check_state(plan.old, plan.through[0])
         at = service.chronicle.asked(whole.id, plan.left, plan.right, plan.through)
-        told = service.tell_agent(plan.left, event)
+        told = service.tell_agent(plan.left, _event(whole.id, plan))
     except (WishError, NotFoundError, DeviceError) as error:
         return WishOut(session=f"{whole.id:013x}", accepted=False, detail=str(error))
     return _out(whole.id, told, plan, at)

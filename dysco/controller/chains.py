@@ -7,7 +7,8 @@ are two paths, the new one's hosts hang on the left anchor's other subsession.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from dysco.agent.model import FiveTuple
@@ -40,13 +41,29 @@ class Paths(NamedTuple, Generic[Hop]):
     """On neither: what has just left the chain, or can't be linked."""
 
 
+class Kind(Enum):
+    """What a reconfiguration changes."""
+
+    PATH = "path"
+    """The boxes between two hosts."""
+    STATE = "state"
+    """One box, and the next one goes on with its state of the session."""
+    END = "end"
+    """Where the session ends, with the end's state."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A reconfiguration: between which hosts, and through which from now on."""
 
     left: str
     right: str
+    """Of an end that moves: itself."""
     through: tuple[str, ...]
+    """Of an end that moves: where to."""
+    kind: Kind = Kind.PATH
+    old: str = ""
+    """The host whose state goes along."""
 
 
 def paths(hops: Sequence[Hop]) -> Paths[Hop]:
@@ -114,6 +131,25 @@ def exchange(names: Sequence[str], old: str, new: str) -> Plan:
     """Put one middlebox in another's place. Raises WishError."""
     plan = delete(names, [old])
     return Plan(plan.left, plan.right, (new,))
+
+
+def migrate(names: Sequence[str], old: str, new: str) -> Plan:
+    """As `exchange`, with the old middlebox's state. Raises WishError."""
+    if new in names:
+        raise WishError(f"{new} is on the chain {' > '.join(names)} already")
+    return replace(exchange(names, old, new), kind=Kind.STATE, old=old)
+
+
+def move(names: Sequence[str], old: str, new: str) -> Plan:
+    """The session ends at another host from now on. Raises WishError."""
+    index = _index(names, old)
+    if index == 0:
+        raise WishError(f"{old} began the session: only the other end, {names[-1]}, can be moved")
+    if index != len(names) - 1:
+        raise WishError(f"{old} is no end of the session: that is {names[-1]}")
+    if new in names:
+        raise WishError(f"{new} is on the chain {' > '.join(names)} already")
+    return Plan(names[-2], old, (new,), Kind.END, old)
 
 
 def _index(names: Sequence[str], name: str) -> int:

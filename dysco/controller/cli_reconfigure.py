@@ -35,6 +35,14 @@ _TIMES = ("locked", "switched", "finished")
 @click.option("--after", "-a", help="The host that the new middlebox comes behind.")
 @click.option("--replace", "-r", metavar="OLD=NEW", help="One middlebox in another's place.")
 @click.option(
+    "--migrate-state",
+    is_flag=True,
+    help="With --replace: the middlebox's own state of the session goes along.",
+)
+@click.option(
+    "--move", metavar="OLD=NEW", help="The session's end goes to another host, with its state."
+)
+@click.option(
     "--cancel", is_flag=True, help="Go back to the old chain, as long as that is possible."
 )
 @click.option("--no-wait", is_flag=True, help="Don't wait for the end.")
@@ -56,6 +64,8 @@ def reconfigure(
     insert: str | None,
     after: str | None,
     replace: str | None,
+    migrate_state: bool,
+    move: str | None,
     cancel: bool,
     no_wait: bool,
     timeout: float,
@@ -65,34 +75,39 @@ def reconfigure(
     \b
     dysco-ctl reconfigure 0123456789abc --delete nat
     dysco-ctl reconfigure --match 'tcp and dst port 80' --insert scrubber --after client
-    dysco-ctl reconfigure 0123456789abc --replace firewall=firewall2
+    dysco-ctl reconfigure 0123456789abc --replace firewall=firewall2 --migrate-state
+    dysco-ctl reconfigure --match 'tcp and dst port 80' --move server=server2
 
     Exit code 5 if not all of the sessions were changed.
     """
     if cancel:
-        if delete or match is not None or (insert, after, replace) != (None, None, None):
+        if delete or migrate_state or {match, insert, after, replace, move} != {None}:
             raise click.UsageError("--cancel goes with sessions' ids alone")
         if not sessions:
             raise click.UsageError("say which sessions to cancel: their ids")
         _cancel(context, sessions)
         return
-    if sum((bool(delete), insert is not None, replace is not None)) != 1:
-        raise click.UsageError("give exactly one of --delete, --insert and --replace")
+    if bool(delete) + sum(what is not None for what in (insert, replace, move)) != 1:
+        raise click.UsageError("give exactly one of --delete, --insert, --replace and --move")
     if (insert is None) != (after is None):
         raise click.UsageError("--insert and --after go together")
     if bool(sessions) == (match is not None):
         raise click.UsageError("say which sessions: either their ids, or --match")
-    old, _, new = (replace or "").partition("=")
-    if replace is not None and not (old and new):
-        raise click.UsageError("write --replace OLD=NEW")
+    if migrate_state and replace is None:
+        raise click.UsageError("--migrate-state goes with --replace")
+    old, new = _pair("--replace", replace)
+    end, to = _pair("--move", move)
     body = {
         "sessions": list(sessions),
         "match": match,
         "delete": list(delete),
         "insert": insert,
         "after": after,
-        "replace": old or None,
-        "by": new or None,
+        "replace": old,
+        "by": new,
+        "migrate_state": migrate_state,
+        "move": end,
+        "to": to,
     }
     asked = context.client.post("v1", "reconfigurations", body=body)
     started = {a["session"]: a["at"] for a in asked if a["accepted"]}
@@ -103,6 +118,16 @@ def reconfigure(
     _summary(context, asked, ended)
     if not all(r["state"] == "finished" for r in ended.values()) or len(ended) < len(asked):
         raise SystemExit(Exit.REFUSED)
+
+
+def _pair(option: str, value: str | None) -> tuple[str | None, str | None]:
+    """The two names of OLD=NEW."""
+    if value is None:
+        return None, None
+    old, _, new = value.partition("=")
+    if not (old and new):
+        raise click.UsageError(f"write {option} OLD=NEW")
+    return old, new
 
 
 def _cancel(context: Context, sessions: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import click
 
@@ -77,6 +78,7 @@ def session_show(context: Context, session_id: str) -> None:
         click.echo(f"new path {' > '.join(found['new_path'])}")
     if found["leaving"]:
         click.echo(f"leaving  {', '.join(found['leaving'])}")
+    _say_change(context.client.get("v1", "reconfigurations", session=session_id))
     rows = [
         (
             hop["host"],
@@ -93,6 +95,16 @@ def session_show(context: Context, session_id: str) -> None:
     ]
     columns = ("HOST", "DEVICE", "STATE", "SIDE", "SUBSESSION", "SENT PKT/BYTE", "GOT PKT/BYTE")
     output.show_table(columns, rows, "no hops")
+
+
+def _say_change(known: list[dict[str, Any]]) -> None:
+    """What becomes of the last change of its chain, unless that went well."""
+    if not known or known[-1]["state"] == "finished":
+        return
+    last = known[-1]
+    where = " > ".join((last["left"], *last["through"], last["right"]))
+    why = f": {last['why']}" if last["why"] else ""
+    click.echo(f"change   {last['state']}{why} ({where}), began {output.age(last['started'])} ago")
 
 
 def _policy_name(client: Client, number: int) -> str:

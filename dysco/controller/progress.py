@@ -16,7 +16,9 @@ from dysco.agent.events import Progress
 MAX_EVENTS = 8192
 MAX_RECONFIGURATIONS = 4096
 
-_LOCKED, _SWITCHED = "connecting", "draining"
+_LOCKED = frozenset({"connecting", "preparing"})
+_SWITCHED = frozenset({"draining", "releasing"})
+"""The first of them: a move has nothing to drain."""
 OVER = frozenset({"finished", "failed"})
 
 
@@ -88,10 +90,10 @@ class Chronicle:
         if known is None or (known.is_over and not known.number):
             known = self._begin(progress, now)
         known.state, known.why = progress.state, progress.why
-        if progress.state == _LOCKED:
+        if progress.state in _LOCKED:
             known.locked = now
-        elif progress.state == _SWITCHED:
-            known.switched = now
+        elif progress.state in _SWITCHED:
+            known.switched = known.switched or now
         elif progress.state in OVER:
             known.finished = now
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Sequence
 
 from dysco.agent.agent import Agent
-from dysco.agent.events import CloseSession, Event, Tell
+from dysco.agent.events import CloseSession, Event, StateVerb, Tell
 from dysco.agent.model import Host, OnFailure, Peer
 from dysco.agent.trust import TrustGroup
 from dysco.controller import sessions as views
-from dysco.controller.config import Config
+from dysco.controller.chains import WishError
+from dysco.controller.config import Config, HostConfig
 from dysco.controller.journal import Journal
 from dysco.controller.nic import Nic
 from dysco.controller.p4device import DeviceError, State
@@ -34,6 +35,9 @@ from dysco.controller.progress import Chronicle
 from dysco.controller.sessions import Hop, WholeSession
 
 log = logging.getLogger(__name__)
+
+_EXPORTS = (StateVerb.EXPORT, StateVerb.DROP)
+_IMPORTS = (StateVerb.IMPORT, StateVerb.DROP)
 
 
 class Service:
@@ -267,6 +271,29 @@ class Service:
                     return [action for action in actions if isinstance(action, Tell)]
         names = ", ".join(h.name for device in self.config.devices for h in device.hosts)
         raise NotFoundError(f"no device has a host {host!r}; there are: {names}")
+
+    def check_state(self, old: str, new: str) -> None:
+        """Whether a session's state can go from host to host, as far as that is known here.
+
+        Raises WishError; hosts of other daemons are asked when it comes to them.
+        """
+        for words, verbs in ((old, _EXPORTS), (new, _IMPORTS)):
+            for host in self._hosts_called(words):
+                for verb in verbs:
+                    if host.state is None or not host.state.has(verb):
+                        raise WishError(
+                            f"{host.name} has no {verb.value} command: its state of a session "
+                            "can't be moved; see [device.host.state] in the configuration"
+                        )
+
+    def _hosts_called(self, words: str) -> list[HostConfig]:
+        """By name, address or kind, as in a chain."""
+        return [
+            host
+            for device in self.config.devices
+            for host in device.hosts
+            if words in (host.name, host.kind, *map(str, host.addresses))
+        ]
 
     def hops(self) -> list[Hop]:
         """Every agent's view of every session."""

@@ -25,7 +25,11 @@ from dysco.agent.events import (
 )
 from dysco.agent.model import FiveTuple
 from dysco.controller import state_calls
-from dysco.controller.config import DeviceConfig
+from dysco.controller.chains import WishError
+from dysco.controller.config import Config, DeviceConfig
+from dysco.controller.pipeline import load
+from dysco.controller.policies import PolicyStore
+from dysco.controller.service import Service
 from dysco.controller.state_calls import StateCalls
 from dysco.controller.state_helper import Helper
 from dysco.state.command import answered
@@ -341,3 +345,48 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
     async with desk(helper=sh(script)) as d:
         assert await d.says(StateVerb.EXPORT) == b"export "
     assert is_gone(int((tmp_path / "helper").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("copies", "copies", ""),
+        ("copies", "10.0.1.4", ""),
+        ("helped", "copies", ""),
+        ("copies", "elsewhere", ""),
+        ("gives", "copies", ""),
+        ("copies", "gives", "gives has no import command"),
+        ("none", "copies", "none has no export command"),
+        ("copies", "none", "none has no import command"),
+        ("copies", "10.0.1.5", "none has no import command"),
+        ("copies", "firewall", "gives has no import command"),
+    ],
+)
+def test_who_can_t_move_state_is_named(tmp_path: Path, old: str, new: str, why: str) -> None:
+    commands = {"export": ["x"], "import": ["x"], "drop": ["x"]}
+    states = {
+        "copies": commands,
+        "gives": {"export": ["x"], "drop": ["x"]},
+        "helped": {"helper": ["x"]},
+        "none": None,
+    }
+    hosts = [
+        {
+            "name": name,
+            "kind": "firewall",
+            "port": number,
+            "mac": f"02:00:00:00:01:{number:02}",
+            "addresses": [f"10.0.1.{number}"],
+            "state": state,
+        }
+        for number, (name, state) in enumerate(states.items(), start=2)
+    ]
+    device = {"name": "nic", "address": "127.0.0.1:1", "network_ports": [1], "host": hosts}
+    group = {"name": "lab", "key_file": "key"}
+    config = Config.model_validate({"group": group, "device": [device]})
+    service = Service(config, bytes(32), load(), PolicyStore(tmp_path / "policies.sqlite"))
+    if not why:
+        service.check_state(old, new)
+        return
+    with pytest.raises(WishError, match=why):
+        service.check_state(old, new)

@@ -17,7 +17,7 @@ from dysco.agent.reconfigure import journal as agent_journal
 from dysco.agent.reconfigure.locking import Lock
 from dysco.agent.session import Leg, Session, State
 from dysco.controller import chains
-from dysco.controller.chains import Plan, WishError
+from dysco.controller.chains import Kind, Plan, WishError
 from dysco.controller.journal import Journal, JournalFileError
 from dysco.controller.progress import MAX_RECONFIGURATIONS, Chronicle
 
@@ -41,6 +41,28 @@ def test_insert_and_exchange() -> None:
     assert chains.insert(NAMES, "x", "client") == Plan("client", "a", ("x",))
     assert chains.insert(NAMES, "x", "b") == Plan("b", "server", ("x",))
     assert chains.exchange(NAMES, "a", "x") == Plan("client", "b", ("x",))
+
+
+def test_what_takes_its_state_along() -> None:
+    moved = Plan("client", "b", ("x",), Kind.STATE, "a")
+    assert chains.migrate(NAMES, "a", "x") == moved
+    assert chains.move(NAMES, "server", "x") == Plan("b", "server", ("x",), Kind.END, "server")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("x", "y", "x is not on the chain"),
+        ("client", "y", "client began the session: only the other end, server, can be moved"),
+        ("b", "y", "b is no end of the session: that is server"),
+        ("server", "a", "a is on the chain client > a > b > server already"),
+    ],
+)
+def test_impossible_moves(old: str, new: str, why: str) -> None:
+    with pytest.raises(WishError, match=why):
+        chains.move(NAMES, old, new)
+    with pytest.raises(WishError):
+        chains.migrate(NAMES, "a", "b")
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ class Service:
 
     def session(self, number: int) -> WholeSession:
         """One session. Raises NotFoundError."""
-        hops = [hop for hop in views.all_hops(self.nics) if hop.session.id == number]
+        hops = list(views.hops_of(self.nics, number))
         if not hops:
             raise NotFoundError(f"there is no session {number:013x}, or not any more")
         return views.merge(hops)[0]

@@ -82,6 +82,15 @@ def all_hops(nics: Iterable[Nic]) -> Iterator[Hop]:
                 yield Hop(nic, names[host_id], host_id, session)
 
 
+def hops_of(nics: Iterable[Nic], number: int) -> Iterator[Hop]:
+    """Every agent's view of one session."""
+    for nic in nics:
+        for host_id, agent in nic.runner.agents.items():
+            session = agent.sessions.get(number)
+            if session is not None:
+                yield Hop(nic, agent.host.name, host_id, session)
+
+
 def merge(hops: Iterable[Hop], wanted: Wanted | None = None) -> list[WholeSession]:
     """Sessions that `wanted` accepts at their first known hop, the youngest first."""
     by_id: dict[int, list[Hop]] = {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sqlite3
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -14,8 +16,14 @@ from dysco.agent.events import Progress
 from dysco.agent.model import FiveTuple, OnFailure
 from dysco.agent.options import Negotiated
 from dysco.agent.reconfigure import journal as agent_journal
+from dysco.agent.reconfigure.left import LeftAnchor, Patience
 from dysco.agent.reconfigure.locking import Lock
-from dysco.agent.session import Leg, Session, State
+from dysco.agent.reconfigure.member import Route
+from dysco.agent.reconfigure.messages import Ends, Leg, ReconfigurationId, RequestLock
+from dysco.agent.reconfigure.pace import LONGEST, Pace
+from dysco.agent.reconfigure.state import Entry, Registers
+from dysco.agent.session import Leg as SessionLeg
+from dysco.agent.session import Session, State
 from dysco.controller import chains
 from dysco.controller.chains import Kind, Plan, WishError
 from dysco.controller.journal import Journal, JournalFileError
@@ -104,9 +112,9 @@ def hop(name: str, position: int, left: int | None, right: int | None, spare: in
         state=State.ESTABLISHED,
     )
     if left is not None:
-        session.left = Leg(session, 1, ends(99), ends(left).reversed, 0, False, NOTHING)
+        session.left = SessionLeg(session, 1, ends(99), ends(left).reversed, 0, False, NOTHING)
     if right is not None:
-        session.right = Leg(session, 1, ends(99), ends(right), 0, True, NOTHING)
+        session.right = SessionLeg(session, 1, ends(99), ends(right), 0, True, NOTHING)
         session.right.spare = ends(spare) if spare else None
     return At(name, session)
 
@@ -219,6 +227,49 @@ def test_a_journal_keeps_the_last_record(tmp_path: Path) -> None:
     assert again.of("a") == ((1, b"newest"),)
     assert again.of("b") == ((1, b"other"),)
     assert again.of("c") == ()
+
+
+def test_a_journal_that_can_not_be_written_keeps_what_it_was_given(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "state")
+    journal.keep("a", 1, b"kept")
+    other = sqlite3.connect(tmp_path / "state", timeout=0.0, isolation_level=None)
+    other.execute("drop table journal")
+    with pytest.raises(JournalFileError, match="can't be written: no such table"):
+        journal.flush()
+    other.execute("create table journal (host, session, record, primary key (host, session))")
+    journal.flush()
+    assert journal.of("a") == ((1, b"kept"),)
+
+
+def test_patience_grows_with_what_answers_take() -> None:
+    pace = Pace()
+    assert pace.patient(0.05) == 0.05
+    for _ in range(20):
+        pace.took(0.2)
+    assert 0.2 < pace.patient(0.05) < 0.25, "steady answers: little more than they take"
+    assert pace.patient(0.5) == 0.5
+    pace.waited(0.1)
+    assert pace.patient(0.05) < 0.25, "no answer yet, which is nothing new"
+    pace.waited(30.0)
+    assert pace.patient(0.05) == LONGEST
+    for _ in range(80):
+        pace.took(0.001)
+    assert pace.patient(0.05) == 0.05
+
+
+def test_how_long_an_anchor_has_waited_is_not_kept() -> None:
+    about = ReconfigurationId(5, 9)
+    request = RequestLock(about, 6, 7, 8, Ends(0, 0, False, False))
+    left = LeftAnchor(request, Patience(lock=4.0), Random(1))
+    kept = agent_journal.Kept(Lock(5), left, None, {about: Route(None, 6)}, {}, 9)
+    before = agent_journal.write(kept)
+    left.wake(Leg(Entry(), Registers()))
+    assert agent_journal.write(kept) == before
+    read = agent_journal.read(before)
+    assert read.left is not None
+    read.left.patience = left.patience
+    assert vars(read.left) == vars(LeftAnchor(request, left.patience, Random(1)))
+    assert (read.lock, read.routes) == (kept.lock, kept.routes)
 
 
 def test_a_file_that_is_no_journal(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from dysco.agent.model import Address, MacAddress
@@ -78,6 +79,7 @@ class Letter:
     message: Message
 
 
+@lru_cache(maxsize=4096)
 def host_number(name: str) -> int:
     """By which agents name a host to each other: 64 bits, the same everywhere."""
     return int.from_bytes(sha256(b"dysco host " + name.encode()).digest()[:8], "big")

@@ -42,6 +42,8 @@ class Here:
         self.abandoned: dict[int, ReconfigurationId] = {}
         """Hosts of a new path that was given up, until they say that they know."""
         self.tries = 0
+        self.asked = 0.0
+        """When the left anchor asked what it waits for; 0: for nothing, or only for data."""
         self.is_released = False
         """This host left the chain, and all on the right of it know that the lock is over."""
         self.through: tuple[Address, ...] = ()
@@ -181,6 +183,9 @@ class Here:
         self._kept = record
         self.session.chain, self.names, self.wish = kept.chain, kept.names, kept.wish
         member.lock, member.left, member.right = kept.lock, kept.left, kept.right
+        for anchor in (member.left, member.right):
+            if anchor is not None:
+                anchor.patience = member.patience
         member.routes, member.finished_right = kept.routes, kept.finished_right
         member.number, self.through = kept.number, kept.through
         for role, spare in kept.spare.items():

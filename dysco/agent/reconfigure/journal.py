@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 from dysco.agent.events import Reconfigure
@@ -69,9 +73,42 @@ class _Reader(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+Reduce = Callable[[Any], tuple[Any, tuple[Any, ...]]]
+
+
+def _reducers() -> Iterator[tuple[type, Reduce]]:
+    """A class and its fields, got in one go: by itself a dataclass looks them up each time."""
+    for module in _MODULES:
+        for kind in vars(sys.modules[module]).values():
+            if not isinstance(kind, type) or (
+                kind.__module__ != module and kind is not Reconfigure
+            ):
+                continue
+            if issubclass(kind, Enum):
+                yield kind, _reduce_enum
+            elif is_dataclass(kind) and len(names := [f.name for f in fields(kind)]) > 1:
+                yield kind, _reducer(kind, attrgetter(*names))
+
+
+def _reducer(kind: type, values: Callable[[Any], tuple[Any, ...]]) -> Reduce:
+    return lambda made: (kind, values(made))
+
+
+def _reduce_enum(member: Enum) -> tuple[Any, tuple[Any, ...]]:
+    return type(member), (member._value_,)
+
+
+_REDUCERS: dict[type, Reduce] = dict(_reducers())
+
+
 def write(kept: Kept) -> bytes:
     """The record."""
-    return bytes((VERSION,)) + pickle.dumps(kept, protocol=5)
+    out = io.BytesIO()
+    pickler = pickle.Pickler(out, protocol=5)
+    pickler.dispatch_table = _REDUCERS
+    out.write(bytes((VERSION,)))
+    pickler.dump(kept)
+    return out.getvalue()
 
 
 def read(record: bytes) -> Kept:

@@ -61,6 +61,7 @@ class LeftState(Enum):
 
 
 OVER = frozenset({LeftState.FINISHED, LeftState.FAILED})
+_PASSING = frozenset({"patience", "_waits", "_spent", "_kept"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,17 @@ class LeftAnchor:
         self._entered_new = False
         self._ended = False
         self._stamp: int | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """For the journal: how long it has waited is no part of it."""
+        return {name: value for name, value in vars(self).items() if name not in _PASSING}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """From the journal; whoever reads it sets `patience`."""
+        vars(self).update(state)
+        self.patience = Patience()
+        self._waits = self.patience.first
+        self._spent = self._kept = 0.0
 
     def start(self) -> list[Do]:
         """The first request; the caller's own lock sends it on."""

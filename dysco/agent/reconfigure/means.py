@@ -8,6 +8,7 @@ from dysco.agent.reconfigure.left import Patience
 from dysco.agent.reconfigure.legs import Legs
 from dysco.agent.reconfigure.mail import Mail
 from dysco.agent.reconfigure.new_path import NewPath
+from dysco.agent.reconfigure.pace import Pace
 from dysco.agent.reconfigure.places import Places
 from dysco.agent.reconfigure.registry import Registry
 from dysco.agent.reconfigure.to_host import ToHost
@@ -19,6 +20,7 @@ class Means:
 
     def __init__(self, core: Core, patience: Patience) -> None:
         self.patience = patience
+        self.pace = Pace()
         self.registry = Registry(core, patience)
         self.places = Places(core)
         self.legs = Legs(core, self.places)

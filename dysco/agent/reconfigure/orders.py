@@ -23,6 +23,16 @@ from dysco.agent.reconfigure.member import Order, Post, Role
 from dysco.agent.reconfigure.timers import BY_ROLE
 
 _BEGUN = {state.value for state in (LeftState.DRAINING, LeftState.FINISHED, LeftState.FAILED)}
+_ASKING = {
+    state.value
+    for state in (
+        LeftState.LOCKING,
+        LeftState.CONNECTING,
+        LeftState.SWITCHING,
+        LeftState.RELEASING,
+    )
+}
+"""In these an answer is on its way, that waits for nothing but agents and devices."""
 
 
 class Orders:
@@ -37,6 +47,7 @@ class Orders:
         self._new_path = means.new_path
         self._given_up = means.given_up
         self._to_host = means.to_host
+        self._pace = means.pace
 
     def do(self, here: Here, orders: Sequence[Order], now: float) -> list[Action]:
         """Journal what was decided, then do it; forget the session if it is over."""
@@ -85,7 +96,7 @@ class Orders:
                 return self._to_host.close(here, now)
             case messages.Wake(after):
                 timer = BY_ROLE[role].of(here.session.id)
-                return [SetTimer(timer, after) if after else CancelTimer(timer)]
+                return [SetTimer(timer, self._pace.patient(after)) if after else CancelTimer(timer)]
             case messages.Report():
                 return self._report(here, role, what, now)
             case _:
@@ -93,6 +104,10 @@ class Orders:
 
     def _report(self, here: Here, role: Role, report: messages.Report, now: float) -> list[Action]:
         """An anchor's state changed."""
+        if role is Role.LEFT:
+            if here.asked:
+                self._pace.took(now - here.asked)
+            here.asked = now if report.state in _ASKING else 0.0
         left = self._core.peers.numbered(report.id.left)
         name = left.name if left is not None else f"{report.id.left:016x}"
         number = here.session.id

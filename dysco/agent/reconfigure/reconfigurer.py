@@ -166,6 +166,8 @@ class Reconfigurer:
             orders = here.member.session_over()
             if orders:
                 return self._orders.do(here, orders, now)
+        if role is Role.LEFT and here.asked:
+            self._means.pace.waited(now - here.asked)
         actions = self._orders.do(here, here.member.wake(role), now)
         leg = here.session_leg(role)
         if leg is not None and not here.is_over and not here.member.is_idle:

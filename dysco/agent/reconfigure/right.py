@@ -57,6 +57,7 @@ class RightState(Enum):
 
 _WAITING = frozenset({RightState.PREPARED, RightState.DRAINING, RightState.DRAINED})
 OVER = frozenset({RightState.FINISHED, RightState.CANCELLED})
+_PASSING = frozenset({"patience", "_waits"})
 
 
 class RightAnchor:
@@ -70,6 +71,16 @@ class RightAnchor:
         self.isn = source.getrandbits(32)
         self.token = request.token
         self._waits = patience.first
+
+    def __getstate__(self) -> dict[str, object]:
+        """For the journal: how long it has waited is no part of it."""
+        return {name: value for name, value in vars(self).items() if name not in _PASSING}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """From the journal; whoever reads it sets `patience`."""
+        vars(self).update(state)
+        self.patience = Patience()
+        self._waits = self.patience.first
 
     @property
     def is_over(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from dysco.controller.client import Client
 from dysco.topo.devices import Device, can_connect, tool_path
+from dysco.topo.namespace import Namespace
 from dysco.topo.process import Process, ProcessError
 from dysco.topo.spec import NETWORK_PORT, HostSpec, TopologySpec
 from dysco.topo.topology import Topology
@@ -20,6 +23,18 @@ _FIRST_API_PORT = 8700
 _MAX_LISTED = 1000
 _READY_SECONDS = 60.0
 """The first start on a machine compiles the P4 program for softnic."""
+
+
+HostState = Mapping[str, str | Sequence[str]]
+"""Keys of a host's `[device.host.state]`."""
+
+
+def conntrack_helper(namespace: Namespace) -> HostState:
+    """For a box in a namespace, as long as this process holds it."""
+    netns = f"--net=/proc/{os.getpid()}/fd/{namespace.fd}"
+    return {
+        "helper": ["nsenter", netns, sys.executable, "-m", "dysco.state.conntrack", "serve"],
+    }
 
 
 def group_key() -> str:
@@ -39,9 +54,11 @@ class Controller:
         number: int = 0,
         settings: Mapping[str, int | float] | None = None,
         pipeline: Path | None = None,
+        states: Mapping[str, HostState] | None = None,
     ) -> None:
         """Write its configuration; `number` tells apart several on one topology.
 
+        `states`, by host: how its own state of a session is got at.
         `pipeline` is a folder with another P4 program than the one that comes with `dyscod`.
         """
         self.name = f"dyscod{number or ''}"
@@ -56,7 +73,7 @@ class Controller:
         key_file.touch(mode=0o600)
         key_file.write_text(key + "\n")
         self._config = directory / "dyscod.toml"
-        text = config_text(topology.spec, devices, self._api, settings or {})
+        text = config_text(topology.spec, devices, self._api, settings or {}, states or {})
         self._config.write_text(text)
         self._arguments = [] if pipeline is None else ["--pipeline", str(pipeline)]
         self._process: Process | None = None
@@ -146,9 +163,10 @@ def config_text(
     devices: Mapping[str, Device],
     api: str,
     settings: Mapping[str, int | float],
+    states: Mapping[str, HostState],
 ) -> str:
     """The TOML file that tells a `dyscod` about these devices and, as peers, about the others."""
-    return "\n".join(_config_lines(spec, devices, api, settings)) + "\n"
+    return "\n".join(_config_lines(spec, devices, api, settings, states)) + "\n"
 
 
 def _config_lines(
@@ -156,6 +174,7 @@ def _config_lines(
     devices: Mapping[str, Device],
     api: str,
     settings: Mapping[str, int | float],
+    states: Mapping[str, HostState],
 ) -> Iterator[str]:
     yield from ("[daemon]", f'listen = "{api}"', 'state = "dyscod.sqlite"', "")
     yield from ("[group]", 'name = "demo"', 'key_file = "group.key"', "")
@@ -164,13 +183,15 @@ def _config_lines(
         yield from (f"{key} = {value}" for key, value in settings.items())
         yield ""
     for device in devices.values():
-        yield from _device_lines(spec, device)
+        yield from _device_lines(spec, device, states)
     for host in spec.hosts:
         if host.device is not None and host.device not in devices:
             yield from ("[[peer]]", *_name_lines(host), f"addresses = {_addresses(host)}", "")
 
 
-def _device_lines(spec: TopologySpec, device: Device) -> Iterator[str]:
+def _device_lines(
+    spec: TopologySpec, device: Device, states: Mapping[str, HostState]
+) -> Iterator[str]:
     has_network = device.spec.router is not None
     yield "[[device]]"
     yield f'name = "{device.spec.name}"'
@@ -183,6 +204,9 @@ def _device_lines(spec: TopologySpec, device: Device) -> Iterator[str]:
         yield f"  port = {spec.port_of(host)}"
         yield f'  mac = "{host.mac}"'
         yield f"  addresses = {_addresses(host)}"
+        if host.name in states:
+            yield "    [device.host.state]"
+            yield from (f"    {k} = {json.dumps(v)}" for k, v in states[host.name].items())
     if has_network and hosts:
         for prefix, via in zip(("0.0.0.0/0", "::/0"), hosts[0].gateways, strict=True):
             yield from ("  [[device.route]]", f'  prefix = "{prefix}"')

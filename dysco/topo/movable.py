@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import fcntl
 import hashlib
+import itertools
 import json
 import secrets
 import signal
@@ -24,6 +25,7 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -126,13 +128,14 @@ class Connection:
 
 
 class Server:
-    """Serves connections on one port, and answers calls about their state."""
+    """Serves connections, and answers calls about their state."""
 
-    def __init__(self, port: int) -> None:
-        """Listen on a port, IPv4 and IPv6. Raises OSError."""
+    def __init__(self, ports: Sequence[int]) -> None:
+        """Listen on these ports, IPv4 and IPv6. Raises OSError."""
         self._loop = asyncio.get_running_loop()
         self._connections: dict[FiveTuple, Connection] = {}
-        for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        families = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
+        for port, (family, everywhere) in itertools.product(ports, families):
             listener = socket.socket(family)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -272,8 +275,8 @@ def _ends(sock: socket.socket) -> FiveTuple:
     return FiveTuple(ip_address(src), sport, ip_address(dst), dport)
 
 
-async def _main(port: int, control: Path) -> None:
-    server = Server(port)
+async def _main(ports: Sequence[int], control: Path) -> None:
+    server = Server(ports)
     control.unlink(missing_ok=True)
     listening = await asyncio.start_unix_server(server.control, control)
     ended = asyncio.Event()
@@ -282,10 +285,10 @@ async def _main(port: int, control: Path) -> None:
         await ended.wait()
 
 
-def start(namespace: Namespace, name: str, port: int, control: Path) -> Process:
+def start(namespace: Namespace, name: str, ports: Sequence[int], control: Path) -> Process:
     """Start a server in a host's namespace and wait until it listens. Raises ProcessError."""
-    argv = [sys.executable, "-m", "dysco.topo.movable", "--port", str(port)]
-    process = namespace.start(name, [*argv, "--control", str(control)])
+    argv = [sys.executable, "-m", "dysco.topo.movable", "--control", str(control)]
+    process = namespace.start(name, [*argv, "--port", *map(str, ports)])
     process.wait_ready(control.is_socket, "it listened")
     return process
 
@@ -293,7 +296,7 @@ def start(namespace: Namespace, name: str, port: int, control: Path) -> Process:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="A server whose live connections can be moved.")
-    parser.add_argument("--port", type=int, required=True, help="TCP port, IPv4 and IPv6")
+    parser.add_argument("--port", type=int, nargs="+", required=True, help="TCP ports to serve")
     parser.add_argument("--control", type=Path, required=True, help="Unix socket for dyscod")
     arguments = parser.parse_args()
     asyncio.run(_main(arguments.port, arguments.control))

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from dysco.agent.model import FiveTuple
 from dysco.topo import boxes, traffic
-from dysco.topo.controller import Controller, group_key
+from dysco.topo.controller import Controller, HostState, group_key
 from dysco.topo.devices import Device, Target, start_devices
 from dysco.topo.namespace import Namespace
 from dysco.topo.packets import Flags
@@ -256,9 +256,11 @@ def running(
     web: tuple[int, ...] = (80, 8080),
     server: str = "server",
     pipeline: Path | None = None,
+    states: Callable[[Topology], Mapping[str, HostState]] | None = None,
 ) -> Iterator[Network]:
     """A network with its policies loaded; `daemons`: the devices of each `dyscod`.
 
+    `states` says of a topology how its hosts' own state of a session is got at.
     TARGET in the environment says what runs the P4 program: softnic, or bmv2.
     """
     target = Target(os.environ.get("TARGET", Target.SOFTNIC.value))
@@ -277,6 +279,7 @@ def running(
                 number=number,
                 settings={**QUICK, **(settings or {})},
                 pipeline=pipeline,
+                states=states(topology) if states is not None else {},
             )
             controller.launch()
             controllers.append(controller)

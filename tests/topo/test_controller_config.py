@@ -2,17 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dysco.controller.config import load, load_key
+from dysco.controller.config import StateConfig, load, load_key
 from dysco.topo.controller import config_text, group_key
 from dysco.topo.devices import Device
 from dysco.topo.spec import DeviceSpec, HostSpec, TopologySpec, demo_spec
+
+STATES = {"nat": {"export": ["tool", "a b"], "drop": ["tool"]}, "server": {"helper": "unix:/s"}}
 
 
 def written(tmp_path: Path, spec: TopologySpec, names: list[str]) -> Path:
     devices = {d.name: Device(d, None) for d in spec.devices if d.name in names}
     (tmp_path / "group.key").write_text(group_key())
     path = tmp_path / "dyscod.toml"
-    path.write_text(config_text(spec, devices, "127.0.0.1:8700", {"closing_linger": 2.5}))
+    path.write_text(config_text(spec, devices, "127.0.0.1:8700", {"closing_linger": 2.5}, STATES))
     return path
 
 
@@ -29,6 +31,9 @@ def test_dyscod_takes_the_demo_s_configuration(tmp_path: Path) -> None:
     nat = config.devices[2].hosts[0]
     assert [str(address) for address in nat.addresses] == ["10.0.3.2", "fd00:3::2"]
     assert [str(route.via) for route in config.devices[2].routes] == ["10.0.3.1", "fd00:3::1"]
+    assert nat.state is not None
+    assert nat.state.export == ("tool", "a b")
+    assert config.devices[4].hosts[0].state == StateConfig(helper=Path("/s"))
     assert config.settings.closing_linger == 2.5
     assert len(load_key(config)) == 32
 

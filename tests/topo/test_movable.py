@@ -32,7 +32,7 @@ HOSTS = (HostSpec("client", 1), HostSpec("server", 2), HostSpec("server2", 3))
 def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     with Topology(TopologySpec(HOSTS), tmp_path_factory.mktemp("movable")) as topology:
         for name in ("server", "server2"):
-            movable.start(topology.hosts[name], name, PORT, topology.directory / name)
+            movable.start(topology.hosts[name], name, (PORT,), topology.directory / name)
         yield topology
 
 

@@ -68,6 +68,10 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         c_int64,
         [c_void_p, c_uint32, _BYTES, c_uint32, _BYTES, _BUFFER, c_uint64],
     ),
+    "sn_inject_burst": (
+        c_int64,
+        [c_void_p, POINTER(c_uint32), _BYTES, POINTER(c_uint32), c_uint32, _BUFFER, c_uint64],
+    ),
     "sn_loop": (
         c_uint64,
         [c_void_p, c_uint32, _BYTES, c_uint32, c_uint32, c_uint32, POINTER(c_uint64)],

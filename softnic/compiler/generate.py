@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from softnic.compiler import ir
+from softnic.compiler.ahead import NOTHING, ahead_of
 from softnic.compiler.calculations import Calculations
 from softnic.compiler.deparser import DeparserWriter
 from softnic.compiler.jsonread import well_formed
@@ -24,7 +25,7 @@ from softnic.dataplane import (
     ValueSetInfo,
 )
 
-VERSION = 3
+VERSION = 4
 """Of the generated code: part of the name under which compiled programs are cached."""
 
 _HEAD = """\
@@ -125,7 +126,10 @@ def _generate(program: ir.Program, traced: bool) -> Generated:
     out += parser.write(deparser.verify())
     for a in program.actions.values():
         out += tables.action(a)
-    out += tables.pipeline(program.ingress, 0)
+    ahead = NOTHING if traced else ahead_of(program)
+    lines, ahead_name = tables.ahead(ahead)
+    out += lines
+    out += tables.pipeline(program.ingress, 0, ahead)
     out += tables.pipeline(program.egress, len(program.ingress.tables))
     out += deparser.write() + deparser.reset_metadata() + deparser.copy_list() + deparser.digest()
     rows = []
@@ -160,7 +164,7 @@ __attribute__((visibility("default"))) const struct sn_program sn_program = {{
     {len(rows)}, {len(program.registers)}, {len(program.counters)}, {len(program.digests)},
     {len(program.meters)}, {len(program.profiles)}, {len(program.value_sets)},
     tables, registers, counters, digests, meters, profiles, vsets,
-    parse, ingress, egress, deparse, reset_metadata, copy_list, digest,
+    parse, {ahead_name}, ingress, egress, deparse, reset_metadata, copy_list, digest,
     trace_fields, {n_fields},
 }};
 """

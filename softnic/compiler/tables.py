@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from softnic.compiler import ir
+from softnic.compiler.ahead import NOTHING, Ahead, looked_up
 from softnic.compiler.expressions import Expressions, exact, mask_of
 from softnic.compiler.jsonread import BadProgramError
 from softnic.compiler.layout import Layout, Slot, c_name, c_uint
@@ -228,68 +230,113 @@ class TableWriter:
 
     # ---- pipelines
 
-    def pipeline(self, p: ir.Pipeline, first: int) -> list[str]:
+    def pipeline(self, p: ir.Pipeline, first: int, ahead: Ahead = NOTHING) -> list[str]:
         """A pipeline as a function; its tables are numbered from `first`."""
+        go_on = [f"    case {number}: {_go(name)}" for name, number in ahead.stops.items()]
+        if go_on:
+            go_on = ["    switch (c->resume) {", *go_on, f"    case {ahead.end}: return;"]
+            go_on += ["    default: break;", "    }"]
+        return [
+            f"static void {p.name}(struct sn_ctx *c) {{",
+            "    struct phv *p = c->phv;",
+            "    (void)p;",
+            *go_on,
+            f"    {_go(p.init)}",
+            *_labelled(self._nodes(p, first)),
+            "}",
+        ]
+
+    def ahead(self, ahead: Ahead) -> tuple[list[str], str]:
+        """The function `ahead` of ingress (runtime/softnic.h) and its name, or 0."""
+        if not ahead.stops:
+            return [], "0"
+        p = self.program.ingress
+        nodes = self._nodes(p, 0, ahead)
+        return [
+            "static void ahead(struct sn_ctx *c) {",
+            "    struct phv *p = c->phv;",
+            "    (void)p;",
+            f"    {_go(p.init)}",
+            *_labelled({name: nodes[name] for name in ahead.stops}),
+            f"end: c->resume = {ahead.end};",
+            "}",
+        ], "ahead"
+
+    def _nodes(self, p: ir.Pipeline, first: int, ahead: Ahead = NOTHING) -> dict[str, list[str]]:
+        """The statements of each table, condition and call; of `ahead`, as far as it runs."""
+        leave = "goto end;" if ahead.stops else "return;"
         nodes: dict[str, list[str]] = {}
         for i, t in enumerate(p.tables):
-            nodes[t.name] = self._table_node(first + i, t)
+            nodes[t.name] = self._table_node(first + i, t, leave, ahead)
         for c in p.conditionals:
             nodes[c.name] = [
                 f"int yes = {self.x.boolean(c.expression)};",
                 *self.probes.conditional(c),
-                f"if (yes) {_go(c.true_next)}",
-                _go(c.false_next),
+                f"if (yes) {_go(c.true_next, leave)}",
+                _go(c.false_next, leave),
             ]
         for call in p.calls:
             nodes[call.name] = [
                 f"act{call.action}(c, 0);",
                 *(["if (c->exit) return;"] if call.action in self._exits else []),
-                _go(call.next),
+                _go(call.next, leave),
             ]
-        out = [
-            f"static void {p.name}(struct sn_ctx *c) {{",
-            "    struct phv *p = c->phv;",
-            "    (void)p;",
-            f"    {_go(p.init)}",
-        ]
-        for name, lines in nodes.items():
-            out.append(f"{_label(name)}: {{ /* {c_name(name)} */")
-            out += [f"    {line}" for line in lines]
-            out.append("}")
-        return [*out, "}"]
+        for name in ahead.stops:
+            if name not in ahead.runs and not any(t.name == name for t in p.tables):
+                nodes[name] = [_stop(ahead, name)]
+        return nodes
 
-    def _table_node(self, n: int, t: ir.Table) -> list[str]:
+    def _table_node(self, n: int, t: ir.Table, leave: str, ahead: Ahead) -> list[str]:
+        key = self.key(t)
+        fill = self._fill_key(key) if key.fields else []
+        if t.name in ahead.stops and t.name not in ahead.runs:
+            foreseen = [*fill, f"sn_table_ahead(c, {n}, kw);"] if looked_up(t) else []
+            return [*foreseen, _stop(ahead, t.name)]
         if not t.key and t.default_const and t.default_action is not None:
             data = self._params(t.default_action, t.default_params)
             out = [f"act{t.default_action}(c, {c_bytes(data)});"]
             out += ["if (c->exit) return;"] if t.default_action in self._exits else []
             name = self.program.actions[t.default_action].name
-            return [*out, _go(t.next.get("__MISS__", t.next.get(name, t.base_next)))]
-        key = self.key(t)
-        out = []
-        out += self._fill_key(key) if key.fields else []
+            following = t.next.get("__MISS__", t.next.get(name, t.base_next))
+            return [*out, _go(following, leave)]
         words = "kw" if key.fields else "0"
-        out.append(f"struct sn_result r = {self.probes.apply}(c, {n}, {words});")
+        out = [*fill, f"struct sn_result r = {self.probes.apply}(c, {n}, {words});"]
         if t.meter is not None:
             target = self._meter(t.meter, t).target
             slot = self.layout.slot(target.header, target.field)
             out.append(f"if (r.hit) {{ {store(slot, exact('(uint64_t)c->color', 0, 2))} }}")
         if t.profile is not None:
             out += self._pick(t.profile)
+        return [*out, *self._branches(t, leave)]
+
+    def _branches(self, t: ir.Table, leave: str) -> list[str]:
         by_hit = "__HIT__" in t.next or "__MISS__" in t.next
-        out.append("switch (r.action) {")
+        out = ["switch (r.action) {"]
         for i, a in enumerate(self.actions(t)):
-            leave = " if (c->exit) return;" if a in self._exits else ""
+            exits = " if (c->exit) return;" if a in self._exits else ""
             name = self.program.actions[a].name
-            go = "break;" if by_hit else _go(t.next.get(name, t.base_next))
-            out.append(f"case {i}: act{a}(c, r.params);{leave} {go}")
+            go = "break;" if by_hit else _go(t.next.get(name, t.base_next), leave)
+            out.append(f"case {i}: act{a}(c, r.params);{exits} {go}")
         out += ["default: break;", "}"]
         if by_hit:
-            out.append(f"if (r.hit) {_go(t.next.get('__HIT__', t.base_next))}")
-            out.append(_go(t.next.get("__MISS__", t.base_next)))
+            out.append(f"if (r.hit) {_go(t.next.get('__HIT__', t.base_next), leave)}")
+            out.append(_go(t.next.get("__MISS__", t.base_next), leave))
         else:
-            out.append(_go(t.base_next))
+            out.append(_go(t.base_next, leave))
         return out
+
+
+def _labelled(nodes: Mapping[str, list[str]]) -> list[str]:
+    out = []
+    for name, lines in nodes.items():
+        out.append(f"{_label(name)}: {{ /* {c_name(name)} */")
+        out += [f"    {line}" for line in lines]
+        out.append("}")
+    return out
+
+
+def _stop(ahead: Ahead, name: str) -> str:
+    return f"c->resume = {ahead.stops[name]}; return;"
 
 
 def c_text(name: str) -> str:
@@ -304,5 +351,5 @@ def _label(name: str) -> str:
     return "n_" + "".join(ch if ch.isalnum() and ch.isascii() else f"_{ord(ch):x}_" for ch in name)
 
 
-def _go(name: str | None) -> str:
-    return "return;" if name is None else f"goto {_label(name)};"
+def _go(name: str | None, leave: str = "return;") -> str:
+    return leave if name is None else f"goto {_label(name)};"

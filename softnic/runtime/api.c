@@ -172,7 +172,8 @@ static uint32_t put_entry(const struct sn_table *t, const struct sn_entry *e, ui
                           uint64_t now) {
     uint32_t n = t->desc->key_size, m = t->desc->params_size[e->action];
     struct reading *r = (struct reading *)buf;
-    *r = (struct reading){0, e->action, e->priority, e->is_const, e->timeout, e->packets, e->bytes,
+    const struct sn_cold *cold = sn_cold(t, e);
+    *r = (struct reading){0, e->action, cold->priority, e->is_const, cold->timeout, e->packets, e->bytes,
                           now > e->last_hit ? now - e->last_hit : 0, 0, 0, 0};
     uint8_t *at = buf + sizeof *r;
     memcpy(at, sn_entry_key(e), n);
@@ -181,10 +182,10 @@ static uint32_t put_entry(const struct sn_table *t, const struct sn_entry *e, ui
     else
         memset(at + n, 0xff, n);
     memcpy(at + 2 * n, sn_entry_params(t, e), m);
-    if (e->note) {
-        r->note_number = e->note->number;
-        r->note_len = e->note->len;
-        memcpy(at + 2 * n + m, e->note->bytes, e->note->len);
+    if (cold->note) {
+        r->note_number = cold->note->number;
+        r->note_len = cold->note->len;
+        memcpy(at + 2 * n + m, cold->note->bytes, cold->note->len);
     }
     return r->size = (uint32_t)((sizeof *r + 2 * n + m + r->note_len + 7) & ~7u);
 }
@@ -465,20 +466,15 @@ struct out_record {
     uint8_t pad[6];
 };
 
-/*
- * Runs one frame through now, without any port: what comes out is written to `buf`; returns the
- * bytes written, or -1 when `cap` was too small. Digests go to the events as usual.
- */
-SN_EXPORT int64_t sn_inject(struct sn_device *d, uint32_t port, const uint8_t *data, uint32_t len,
-                            const struct virtio_net_hdr *vnet, uint8_t *buf, uint64_t cap) {
+/* As much of what came out as `buf` holds, -1 when that isn't all. */
+static int64_t inject(struct sn_device *d, const struct sn_frame *frames, uint32_t n, uint8_t *buf,
+                      uint64_t cap) {
     struct sn_burst *b = &d->inject_burst;
-    struct sn_frame f = {.data = data, .len = len, .port = port};
-    if (vnet) f.vnet = *vnet;
     int64_t at = 0;
     pthread_mutex_lock(&d->inject_mutex);
     sn_burst_reset(b, sn_now());
     sn_lock(&d->lock);
-    sn_switch_frame(d, b, &f);
+    sn_switch(d, b, frames, n);
     sn_unlock(&d->lock);
     for (uint32_t i = 0; i < b->n_outs && at >= 0; i++) {
         struct sn_out *o = &b->outs[i];
@@ -497,6 +493,27 @@ SN_EXPORT int64_t sn_inject(struct sn_device *d, uint32_t port, const uint8_t *d
     return at;
 }
 
+/*
+ * Runs one frame through now, without any port: what comes out is written to `buf`; returns the
+ * bytes written, or -1 when `cap` was too small. Digests go to the events as usual.
+ */
+SN_EXPORT int64_t sn_inject(struct sn_device *d, uint32_t port, const uint8_t *data, uint32_t len,
+                            const struct virtio_net_hdr *vnet, uint8_t *buf, uint64_t cap) {
+    struct sn_frame f = {.data = data, .len = len, .port = port};
+    if (vnet) f.vnet = *vnet;
+    return inject(d, &f, 1, buf, cap);
+}
+
+/* As sn_inject, of a burst: `n` frames, one after another in `data`, with their ports and lengths. */
+SN_EXPORT int64_t sn_inject_burst(struct sn_device *d, const uint32_t *ports, const uint8_t *data,
+                                  const uint32_t *lens, uint32_t n, uint8_t *buf, uint64_t cap) {
+    struct sn_frame f[SN_BURST];
+    if (n > SN_BURST) return -1;
+    for (uint32_t i = 0; i < n; data += lens[i++])
+        f[i] = (struct sn_frame){.data = data, .len = lens[i], .port = ports[i]};
+    return inject(d, f, n, buf, cap);
+}
+
 /* Runs the frames (`n`, one after another, each `len` bytes) `rounds` times; returns ns taken. */
 SN_EXPORT uint64_t sn_loop(struct sn_device *d, uint32_t port, const uint8_t *data, uint32_t len,
                            uint32_t n, uint32_t rounds, uint64_t *out_frames) {
@@ -507,11 +524,12 @@ SN_EXPORT uint64_t sn_loop(struct sn_device *d, uint32_t port, const uint8_t *da
     for (uint32_t r = 0; r < rounds; r++)
         for (uint32_t i = 0; i < n;) {
             sn_burst_reset(b, sn_now());
+            struct sn_frame f[SN_BURST];
+            uint32_t k = 0;
+            for (; k < SN_BURST && i < n; k++, i++)
+                f[k] = (struct sn_frame){.data = data + (size_t)i * len, .len = len, .port = port};
             sn_lock(&d->lock);
-            for (uint32_t k = 0; k < SN_BURST && i < n; k++, i++) {
-                struct sn_frame f = {.data = data + (size_t)i * len, .len = len, .port = port};
-                sn_switch_frame(d, b, &f);
-            }
+            sn_switch(d, b, f, k);
             sn_unlock(&d->lock);
             *out_frames += b->n_outs;
         }

@@ -66,7 +66,7 @@ int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e) {
  * sn_event_rec followed by its data, padded to 8 bytes. Returns the bytes written; `cap` is more
  * than one event takes.
  */
-uint64_t sn_ring_take(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
+uint64_t sn_ring_read(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     int64_t ns = until.tv_nsec + timeout_ns % 1000000000;
@@ -93,5 +93,5 @@ uint64_t sn_ring_take(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t tim
 }
 
 SN_EXPORT uint64_t sn_events(struct sn_device *d, uint8_t *buf, uint64_t cap, int64_t timeout_ns) {
-    return sn_ring_take(&d->ring, buf, cap, timeout_ns);
+    return sn_ring_read(&d->ring, buf, cap, timeout_ns);
 }

@@ -42,15 +42,21 @@ struct sn_note {
     uint8_t bytes[];
 };
 
+/* What a lookup reads and writes: of an exact entry with a short key one cache line. */
 struct sn_entry {
-    struct sn_entry *chain; /* same masked key, priority not higher */
-    struct sn_note *note;
-    uint64_t last_hit, timeout, reported; /* ns; `reported`: the last_hit already told of */
-    uint64_t packets, bytes;
-    uint32_t action, priority;
+    uint64_t last_hit, packets, bytes; /* ns; what hit it */
     uint32_t index;
+    uint16_t action;
     uint8_t used, is_const;
     uint64_t data[]; /* key, mask or high bound (not in exact tables), parameters */
+};
+
+/* The rest of an entry, of which packets know nothing: see sn_cold. */
+struct sn_cold {
+    struct sn_entry *chain; /* same masked key, priority not higher */
+    struct sn_note *note;
+    uint64_t timeout, reported; /* ns; `reported`: the last_hit already told of */
+    uint32_t priority;
 };
 
 struct sn_table {
@@ -67,7 +73,7 @@ struct sn_table {
     uint32_t count;
     size_t entry_size;
     struct sn_entry *free_list;
-    uint8_t **chunks; /* each of as many entries; several lie in one area */
+    uint8_t **chunks; /* each of as many entries, first all cold parts; several in one area */
     uint32_t n_chunks, next_index;
     void **areas;
     size_t *area_sizes;
@@ -82,6 +88,12 @@ struct sn_table_key {
 int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t seed);
 void sn_table_free(struct sn_table *t);
 struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key);
+/* As a lookup in an exact table whose hash is known. */
+struct sn_entry *sn_table_resume(struct sn_table *t, const uint64_t *key, uint64_t hash);
+/* What was foreseen is in the cache by now: the entry is fetched. */
+void sn_table_fetch(struct sn_ctx *c);
+/* Whether lookups may wait for memory. */
+int sn_table_is_large(const struct sn_table *t);
 /* What an entry does once it matched; the note is the table's own from the moment of SN_OK. */
 struct sn_deed {
     uint32_t action;
@@ -97,6 +109,7 @@ enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k,
 enum sn_status sn_table_delete(struct sn_table *t, const struct sn_table_key *k);
 struct sn_entry *sn_table_find(struct sn_table *t, const struct sn_table_key *k);
 struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index); /* NULL: not in use */
+struct sn_cold *sn_cold(const struct sn_table *t, const struct sn_entry *e);
 const uint8_t *sn_entry_key(const struct sn_entry *e);
 const uint8_t *sn_entry_mask(const struct sn_table *t, const struct sn_entry *e);
 uint8_t *sn_entry_params(const struct sn_table *t, const struct sn_entry *e);
@@ -216,7 +229,7 @@ void sn_ring_close(struct sn_ring *r);
 /* Room for one event, filled by the caller, then put; NULL when the ring is full. */
 int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e);
 struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len);
-uint64_t sn_ring_take(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns);
+uint64_t sn_ring_read(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns);
 
 /* ---- switch.c: a frame's way ------------------------------------------------------------- */
 
@@ -290,6 +303,7 @@ struct sn_phv_slot {
 };
 
 #define SN_MAX_DEPTH 24u
+#define SN_GROUP 16u /* packets whose lookups wait for memory side by side */
 
 /* Working memory of whoever runs packets: the worker, or a caller of sn_inject. */
 struct sn_burst {
@@ -298,8 +312,9 @@ struct sn_burst {
     uint8_t **arena;
     uint32_t n_arena, cur_arena;
     size_t arena_used;
-    struct sn_phv_slot *slots;
-    uint32_t depth, phv_size;
+    struct sn_phv_slot *slots; /* by depth */
+    struct sn_phv_slot fronts[SN_GROUP]; /* instead of the first, of packets side by side */
+    uint32_t phv_size;
     uint64_t now_ns;
     uint32_t passes; /* left to this frame */
 };
@@ -341,8 +356,8 @@ void sn_burst_free(struct sn_burst *b);
 void sn_burst_reset(struct sn_burst *b, uint64_t now);
 int sn_burst_fit(struct sn_burst *b, uint32_t phv_size);
 uint8_t *sn_burst_alloc(struct sn_burst *b, size_t n);
-/* Runs one frame through; what comes out is appended to b->outs. The lock must be held. */
-void sn_switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_frame *f);
+/* Runs frames through, in their order; what comes out is appended to b->outs. The lock is held. */
+void sn_switch(struct sn_device *d, struct sn_burst *b, const struct sn_frame *frames, uint32_t n);
 const struct sn_group *sn_group_find(const struct sn_groups *g, uint32_t id);
 /* Where a replica goes now; where all its ports are down, the preferred one, to be counted there. */
 struct sn_copy sn_replica_way(const struct sn_device *d, const struct sn_replica *r);

@@ -264,7 +264,7 @@ static void run(struct sn_device *d, const struct sn_frame *frames, uint32_t n) 
     struct sn_burst *b = &d->worker_burst;
     sn_burst_reset(b, sn_now());
     sn_lock(&d->lock);
-    for (uint32_t i = 0; i < n; i++) sn_switch_frame(d, b, &frames[i]);
+    sn_switch(d, b, frames, n);
     sn_unlock(&d->lock);
     flush(d, b);
 }

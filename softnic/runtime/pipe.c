@@ -5,7 +5,12 @@
 
 struct sn_result sn_table_apply(struct sn_ctx *c, uint32_t table, const uint64_t *key) {
     struct sn_table *t = &c->pipe->tables[table];
-    struct sn_entry *e = t->count ? sn_table_lookup(t, key) : NULL;
+    struct sn_entry *e = NULL;
+    if (c->ahead_table == t)
+        e = sn_table_resume(t, key, c->ahead_hash);
+    else if (t->count)
+        e = sn_table_lookup(t, key);
+    c->ahead_table = NULL;
     if (!e) return (struct sn_result){t->default_params, t->default_action, 0};
     e->last_hit = c->now_ns;
     e->packets++;

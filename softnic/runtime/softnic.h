@@ -64,6 +64,10 @@ struct sn_ctx {
     uint32_t l4_start, first_header, l4_header, first_out, l4_out;
     uint64_t now_ns;
     uint64_t *counts; /* enum sn_event */
+    /* Of a packet whose next lookup was foreseen: where ingress goes on, the table, the hash. */
+    uint32_t resume;
+    const void *ahead_table;
+    uint64_t ahead_hash;
 };
 
 /* Things a program does that an operator may want to know of. */
@@ -111,6 +115,9 @@ struct sn_result {
 
 /* `key`: the packed key, zero-padded to whole words. Counts the hit and stamps its time. */
 struct sn_result sn_table_apply(struct sn_ctx *c, uint32_t table, const uint64_t *key);
+
+/* The next lookup of the packet is to come; of a large table, what it needs first is fetched. */
+void sn_table_ahead(struct sn_ctx *c, uint32_t table, const uint64_t *key);
 
 /* The member that an entry of a table with a profile stands for; `hash`: of its selector. */
 struct sn_result sn_profile_pick(struct sn_ctx *c, uint32_t profile, struct sn_result r,
@@ -181,6 +188,9 @@ struct sn_program {
     const struct sn_profile_desc *profiles;
     const struct sn_vset_desc *vsets;
     void (*parse)(struct sn_ctx *c);
+    /* The beginning of ingress, as far as it touches nothing but its own packet, until a large
+     * table: ingress goes on there. NULL: the program has no such beginning. */
+    void (*ahead)(struct sn_ctx *c);
     void (*ingress)(struct sn_ctx *c);
     void (*egress)(struct sn_ctx *c);
     uint32_t (*deparse)(struct sn_ctx *c, uint8_t *out);

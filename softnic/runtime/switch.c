@@ -16,6 +16,7 @@
 
 #include "internal.h"
 
+#define LEAST_GROUP 4u /* frames: fewer don't wait for each other */
 #define MAX_PASSES 2048u
 #define MAX_LOOPS 16u
 #define ARENA_BLOCK (256u * 1024)
@@ -71,6 +72,7 @@ int sn_burst_init(struct sn_burst *b) {
 
 void sn_burst_free(struct sn_burst *b) {
     for (uint32_t i = 0; b->slots && i < SN_MAX_DEPTH; i++) free(b->slots[i].phv);
+    for (uint32_t i = 0; i < SN_GROUP; i++) free(b->fronts[i].phv);
     for (uint32_t i = 0; i < b->n_arena; i++) free(b->arena[i]);
     free(b->slots);
     free(b->arena);
@@ -86,11 +88,12 @@ void sn_burst_reset(struct sn_burst *b, uint64_t now) {
 
 int sn_burst_fit(struct sn_burst *b, uint32_t phv_size) {
     if (phv_size <= b->phv_size) return 0;
-    for (uint32_t i = 0; i < SN_MAX_DEPTH; i++) {
+    for (uint32_t i = 0; i < SN_MAX_DEPTH + SN_GROUP; i++) {
+        struct sn_phv_slot *s = i < SN_MAX_DEPTH ? &b->slots[i] : &b->fronts[i - SN_MAX_DEPTH];
         void *p = NULL;
         if (posix_memalign(&p, 64, (phv_size + 63) & ~63u)) return -1;
-        free(b->slots[i].phv);
-        b->slots[i].phv = p;
+        free(s->phv);
+        s->phv = p;
     }
     b->phv_size = phv_size;
     return 0;
@@ -155,8 +158,7 @@ static void clear_requests(struct sn_ctx *c) {
 /* Called by name, memset of a size that the compiler knows becomes a `rep stos`: far slower. */
 static void *(*const volatile clear)(void *, int, size_t) = memset;
 
-static struct sn_ctx *open_pass(struct pass *p, uint32_t depth) {
-    struct sn_phv_slot *s = &p->b->slots[depth];
+static struct sn_ctx *open_pass(struct pass *p, struct sn_phv_slot *s) {
     struct sn_ctx *c = &s->c;
     struct sn_device *d = p->d;
     clear(c, 0, sizeof *c);
@@ -311,7 +313,7 @@ static void clone_ingress(struct pass *p, uint32_t depth, const struct sn_ctx *c
     note(p, c, SN_TRACE_CLONE, c->clone_session, 0, g->n);
     for (uint32_t i = 0; i < g->n; i++) {
         if (!may_pass(p, depth + 1)) return;
-        struct sn_ctx *k = open_pass(p, depth + 1);
+        struct sn_ctx *k = open_pass(p, &p->b->slots[depth + 1]);
         k->std.ingress_port = p->f->port;
         note(p, k, SN_TRACE_PASS, SN_INGRESS_CLONE, p->f->port, k->len);
         p->prog->parse(k);
@@ -351,10 +353,10 @@ static void send_digest(struct pass *p, struct sn_ctx *c) {
     }
 }
 
-static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
-                        const struct sn_ctx *from, uint32_t list) {
-    if (!may_pass(p, depth)) return;
-    struct sn_ctx *c = open_pass(p, depth);
+/* A new pass up to the end of its parser. */
+static struct sn_ctx *begin(struct pass *p, struct sn_phv_slot *slot, uint32_t instance,
+                            const struct sn_ctx *from, uint32_t list) {
+    struct sn_ctx *c = open_pass(p, slot);
     if (from)
         p->prog->copy_list(c, from, list);
     else
@@ -364,6 +366,11 @@ static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
     c->std.ingress_global_timestamp = micros(p);
     note(p, c, SN_TRACE_PASS, instance, c->std.ingress_port, c->len);
     p->prog->parse(c);
+    return c;
+}
+
+/* Ingress, and what it decided. */
+static void finish(struct pass *p, uint32_t depth, struct sn_ctx *c) {
     p->prog->ingress(c);
     c->exit = 0;
     if (c->clone_session != SN_NONE) clone_ingress(p, depth, c);
@@ -387,16 +394,63 @@ static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
     }
 }
 
-void sn_switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_frame *f) {
-    if (!d->pipe || sn_burst_fit(b, d->pipe->prog->phv_size) < 0) {
-        sn_drop(d, f->port, SN_DROP_NO_PIPELINE);
-        return;
-    }
+static void run_ingress(struct pass *p, uint32_t depth, uint32_t instance,
+                        const struct sn_ctx *from, uint32_t list) {
+    if (may_pass(p, depth))
+        finish(p, depth, begin(p, &p->b->slots[depth], instance, from, list));
+}
+
+static void switch_frame(struct sn_device *d, struct sn_burst *b, const struct sn_frame *f) {
     b->passes = MAX_PASSES;
     struct pass p = {d, b, d->pipe->prog, f, f->port, 0};
     if (SN_UNLIKELY(d->trace)) sn_trace_begin(d, b, f);
     run_ingress(&p, 0, SN_NORMAL, NULL, 0);
     if (SN_UNLIKELY(d->trace)) sn_trace_end(d);
+}
+
+/*
+ * Packets side by side: what each does before its first lookup in a large table touches nothing
+ * but itself, so it may come before what others do later. The rest is done packet by packet.
+ *
+ *     parse, ahead | parse, ahead | ...   fetch | fetch | ...   rest | rest | ...
+ */
+static void switch_group(struct sn_device *d, struct sn_burst *b, const struct sn_frame *frames,
+                         uint32_t n) {
+    const struct sn_program *g = d->pipe->prog;
+    struct pass p = {d, b, g, NULL, 0, 0};
+    for (uint32_t i = 0; i < n; i++) {
+        p.f = &frames[i];
+        g->ahead(begin(&p, &b->fronts[i], SN_NORMAL, NULL, 0));
+    }
+    for (uint32_t i = 0; i < n; i++) sn_table_fetch(&b->fronts[i].c);
+    for (uint32_t i = 0; i < n; i++) {
+        p.f = &frames[i];
+        p.origin = frames[i].port;
+        b->passes = MAX_PASSES - 1;
+        finish(&p, 0, &b->fronts[i].c);
+    }
+}
+
+static int worth_it(const struct sn_device *d) {
+    const struct sn_program *g = d->pipe->prog;
+    if (!g->ahead || d->trace) return 0;
+    for (uint32_t i = 0; i < g->n_tables; i++)
+        if (sn_table_is_large(&d->pipe->tables[i])) return 1;
+    return 0;
+}
+
+void sn_switch(struct sn_device *d, struct sn_burst *b, const struct sn_frame *frames, uint32_t n) {
+    if (!d->pipe || sn_burst_fit(b, d->pipe->prog->phv_size) < 0) {
+        for (uint32_t i = 0; i < n; i++) sn_drop(d, frames[i].port, SN_DROP_NO_PIPELINE);
+        return;
+    }
+    uint32_t at = 0;
+    if (n >= LEAST_GROUP && worth_it(d))
+        for (uint32_t k; at < n; at += k) {
+            k = n - at < SN_GROUP ? n - at : SN_GROUP;
+            switch_group(d, b, frames + at, k);
+        }
+    for (; at < n; at++) switch_frame(d, b, &frames[at]);
 }
 
 void sn_punt(struct sn_device *d, const struct sn_out *o) {
@@ -422,7 +476,7 @@ static void report_idle(struct sn_device *d, uint32_t table, struct sn_table *t,
     uint32_t n = t->desc->key_size;
     struct sn_event_rec *r = sn_event_new(SN_IDLE, table, 2 * n);
     if (r) {
-        r->priority = e->priority;
+        r->priority = sn_cold(t, e)->priority;
         memcpy(r->data, sn_entry_key(e), n);
         const uint8_t *mask = sn_entry_mask(t, e);
         if (mask)
@@ -431,7 +485,7 @@ static void report_idle(struct sn_device *d, uint32_t table, struct sn_table *t,
             memset(r->data + n, 0xff, n);
     }
     if (sn_ring_put(&d->ring, r) == 0)
-        e->reported = e->last_hit;
+        sn_cold(t, e)->reported = e->last_hit;
     else /* told again at the next sweep: nothing is lost */
         sn_drop(d, d->cpu_port, SN_DROP_EVENT_FULL);
 }
@@ -448,8 +502,9 @@ int sn_sweep(struct sn_device *d, uint64_t now, uint32_t budget) {
         }
         struct sn_entry *e = sn_table_at(t, p->sweep_index++);
         budget--;
-        if (e && e->timeout && e->reported != e->last_hit && now - e->last_hit >= e->timeout &&
-            now > e->last_hit)
+        const struct sn_cold *cold = e ? sn_cold(t, e) : NULL;
+        if (e && cold->timeout && cold->reported != e->last_hit && now > e->last_hit &&
+            now - e->last_hit >= cold->timeout)
             report_idle(d, p->sweep_table, t, e);
     }
     if (p->sweep_table < p->prog->n_tables) return 0;

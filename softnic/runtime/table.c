@@ -16,7 +16,12 @@
 #include "internal.h"
 
 #define CHUNK 1024u /* entries */
-#define SMALL_CHUNKS 64u /* that many by themselves, further ones in huge pages */
+#define SMALL_CHUNKS 16u /* that many by themselves, further ones in huge pages */
+#define LINE 64u /* bytes of a cache line */
+#ifndef SN_LARGE
+#define SN_LARGE 4096u /* entries: more than the nearest cache holds */
+#endif
+#define MOST_FETCHED 256u /* bytes of an entry */
 #define HUGE_PAGE ((size_t)2 << 20)
 #define MIN_SLOTS 16u
 #define MOVE_PER_WRITE 16u
@@ -45,6 +50,10 @@ static inline uint64_t hash_words(const uint64_t *w, uint32_t n, uint64_t seed) 
     uint64_t h = seed;
     for (uint32_t i = 0; i < n; i++) h = mum(h ^ w[i], 0x9e3779b97f4a7c15ull) ^ (h >> 29);
     return mum(h, 0xd6e8feb86659fd93ull);
+}
+
+struct sn_cold *sn_cold(const struct sn_table *t, const struct sn_entry *e) {
+    return (struct sn_cold *)t->chunks[e->index / CHUNK] + e->index % CHUNK;
 }
 
 const uint8_t *sn_entry_key(const struct sn_entry *e) { return (const uint8_t *)e->data; }
@@ -100,7 +109,11 @@ static void map_add(struct sn_map *m, uint64_t slot, uint64_t hash) {
 
 /* Zeroed; large areas in huge pages where there are any: a lookup hits one of millions of places. */
 static void *area_new(size_t size) {
-    if (size < HUGE_PAGE) return calloc(1, size);
+    if (size < HUGE_PAGE) {
+        void *small = NULL;
+        if (posix_memalign(&small, LINE, size)) return NULL;
+        return memset(small, 0, size);
+    }
     size_t room = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
     uint8_t *p = mmap(NULL, room + HUGE_PAGE, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -225,15 +238,19 @@ static void tuple_drop(struct sn_table *t, struct sn_tuple *u) {
 
 /* ---- entries ----------------------------------------------------------------------------- */
 
+static struct sn_entry *place(const struct sn_table *t, uint32_t index) {
+    uint8_t *hot = t->chunks[index / CHUNK] + CHUNK * sizeof(struct sn_cold);
+    return (struct sn_entry *)(hot + (index % CHUNK) * t->entry_size);
+}
+
 struct sn_entry *sn_table_at(struct sn_table *t, uint32_t index) {
     if (index >= t->next_index) return NULL;
-    struct sn_entry *e =
-        (struct sn_entry *)(t->chunks[index / CHUNK] + (index % CHUNK) * t->entry_size);
+    struct sn_entry *e = place(t, index);
     return e->used ? e : NULL;
 }
 
 static int chunks_add(struct sn_table *t) {
-    size_t chunk = CHUNK * t->entry_size;
+    size_t chunk = CHUNK * (sizeof(struct sn_cold) + t->entry_size);
     uint32_t n = t->n_chunks < SMALL_CHUNKS || chunk > HUGE_PAGE ? 1 : (uint32_t)(HUGE_PAGE / chunk);
     size_t size = n == 1 ? chunk : HUGE_PAGE;
     uint8_t **chunks = realloc(t->chunks, (t->n_chunks + n) * sizeof *chunks);
@@ -253,21 +270,22 @@ static int chunks_add(struct sn_table *t) {
 static struct sn_entry *entry_alloc(struct sn_table *t) {
     struct sn_entry *e = t->free_list;
     if (e) {
-        t->free_list = e->chain;
+        t->free_list = sn_cold(t, e)->chain;
         return e;
     }
     if (t->next_index / CHUNK == t->n_chunks && chunks_add(t) < 0) return NULL;
     uint32_t index = t->next_index++;
-    e = (struct sn_entry *)(t->chunks[index / CHUNK] + (index % CHUNK) * t->entry_size);
+    e = place(t, index);
     e->index = index;
     return e;
 }
 
 static void entry_release(struct sn_table *t, struct sn_entry *e) {
-    free(e->note);
-    e->note = NULL;
+    struct sn_cold *cold = sn_cold(t, e);
+    free(cold->note);
+    cold->note = NULL;
     e->used = 0;
-    e->chain = t->free_list;
+    cold->chain = t->free_list;
     t->free_list = e;
 }
 
@@ -314,7 +332,7 @@ static int normalize(const struct sn_table *t, const struct sn_table_key *k, str
 static int entry_is(const struct sn_table *t, const struct sn_entry *e, const struct normal *n,
                     uint32_t priority) {
     if (t->exact) return 1;
-    return (!t->by_prio || e->priority == priority) && !memcmp(e->data, n->key, t->words * 8) &&
+    return (!t->by_prio || sn_cold(t, e)->priority == priority) && !memcmp(e->data, n->key, t->words * 8) &&
            !memcmp(e->data + t->words, n->mask, t->words * 8);
 }
 
@@ -332,7 +350,7 @@ struct sn_entry *sn_table_find(struct sn_table *t, const struct sn_table_key *k)
     struct sn_tuple *u;
     if (normalize(t, k, &n) < 0) return NULL;
     uint64_t *slot = find_slot(t, &n, &u);
-    for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = e->chain)
+    for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = sn_cold(t, e)->chain)
         if (entry_is(t, e, &n, k->priority)) return e;
     return NULL;
 }
@@ -352,11 +370,12 @@ struct sn_note *sn_note_new(uint64_t number, const uint8_t *bytes, uint32_t len,
 
 static void entry_set(const struct sn_table *t, struct sn_entry *e, const struct sn_deed *deed,
                       uint64_t now) {
-    e->action = deed->action;
-    e->timeout = deed->timeout;
+    struct sn_cold *cold = sn_cold(t, e);
+    e->action = (uint16_t)deed->action;
     e->last_hit = now;
-    e->reported = 0;
-    e->note = deed->note;
+    cold->timeout = deed->timeout;
+    cold->reported = 0;
+    cold->note = deed->note;
     memcpy(sn_entry_params(t, e), deed->params, t->desc->params_size[deed->action]);
 }
 
@@ -366,7 +385,7 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
     struct sn_tuple *u;
     if (deed->action >= t->desc->n_actions || normalize(t, k, &n) < 0) return SN_INVALID;
     uint64_t *slot = find_slot(t, &n, &u);
-    for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = e->chain)
+    for (struct sn_entry *e = slot ? slot_entry(*slot) : NULL; e; e = sn_cold(t, e)->chain)
         if (entry_is(t, e, &n, k->priority)) return SN_EXISTS;
     if (t->count >= t->desc->max_entries && !is_const) return SN_FULL;
     if (!u && !(u = tuple_new(t, n.tuple))) return SN_FULL;
@@ -377,23 +396,25 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
     if (!t->exact) memcpy(e->data + t->words, n.mask, t->words * 8);
     e->used = 1;
     e->is_const = (uint8_t)is_const;
-    e->priority = k->priority;
     e->packets = e->bytes = 0;
-    e->chain = NULL;
+    struct sn_cold *cold = sn_cold(t, e);
+    cold->priority = k->priority;
+    cold->chain = NULL;
     entry_set(t, e, deed, now);
     if (slot) { /* others with the same masked key: keep the chain in priority order */
-        struct sn_entry *head = slot_entry(*slot);
-        if (head->priority < e->priority) {
-            e->chain = head;
+        struct sn_cold *head = sn_cold(t, slot_entry(*slot));
+        if (head->priority < k->priority) {
+            cold->chain = slot_entry(*slot);
             *slot = (*slot & ~PTR_MASK) | ((uint64_t)(uintptr_t)e & PTR_MASK);
         } else {
-            while (head->chain && head->chain->priority >= e->priority) head = head->chain;
-            e->chain = head->chain;
+            while (head->chain && sn_cold(t, head->chain)->priority >= k->priority)
+                head = sn_cold(t, head->chain);
+            cold->chain = head->chain;
             head->chain = e;
         }
     } else {
         if (tuple_reserve(t, u) < 0) {
-            e->note = NULL; /* still the caller's */
+            cold->note = NULL; /* still the caller's */
             entry_release(t, e);
             return SN_FULL;
         }
@@ -415,7 +436,7 @@ enum sn_status sn_table_modify(struct sn_table *t, const struct sn_table_key *k,
     struct sn_entry *e = sn_table_find(t, k);
     if (!e) return SN_NOT_FOUND;
     if (e->is_const) return SN_INVALID;
-    free(e->note);
+    free(sn_cold(t, e)->note);
     entry_set(t, e, deed, now);
     return SN_OK;
 }
@@ -426,13 +447,14 @@ enum sn_status sn_table_delete(struct sn_table *t, const struct sn_table_key *k)
     if (normalize(t, k, &n) < 0) return SN_INVALID;
     uint64_t *slot = find_slot(t, &n, &u);
     struct sn_entry *prev = NULL, *e = slot ? slot_entry(*slot) : NULL;
-    for (; e && !entry_is(t, e, &n, k->priority); e = e->chain) prev = e;
+    for (; e && !entry_is(t, e, &n, k->priority); e = sn_cold(t, e)->chain) prev = e;
     if (!e) return SN_NOT_FOUND;
     if (e->is_const) return SN_INVALID;
+    struct sn_entry *next = sn_cold(t, e)->chain;
     if (prev)
-        prev->chain = e->chain;
-    else if (e->chain)
-        *slot = (*slot & ~PTR_MASK) | ((uint64_t)(uintptr_t)e->chain & PTR_MASK);
+        sn_cold(t, prev)->chain = next;
+    else if (next)
+        *slot = (*slot & ~PTR_MASK) | ((uint64_t)(uintptr_t)next & PTR_MASK);
     else {
         *slot = TOMB;
         u->count--;
@@ -493,9 +515,8 @@ static inline uint64_t probe_exact(const struct sn_map *m, const uint64_t *key, 
     }
 }
 
-static struct sn_entry *lookup_exact(const struct sn_table *t, const uint64_t *key) {
+struct sn_entry *sn_table_resume(struct sn_table *t, const uint64_t *key, uint64_t h) {
     const struct sn_tuple *u = t->tuples[0];
-    uint64_t h = hash_words(key, t->words, t->seed);
     uint64_t s = probe_exact(&u->now, key, t->words, h);
     if (!s && SN_UNLIKELY(u->old.slots != NULL)) s = probe_exact(&u->old, key, t->words, h);
     return s ? slot_entry(s) : NULL;
@@ -503,16 +524,47 @@ static struct sn_entry *lookup_exact(const struct sn_table *t, const uint64_t *k
 
 struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key) {
     struct sn_entry *best = NULL;
-    if (t->exact) return t->n_tuples ? lookup_exact(t, key) : NULL;
+    if (t->exact)
+        return t->n_tuples ? sn_table_resume(t, key, hash_words(key, t->words, t->seed)) : NULL;
     for (uint32_t i = 0; i < t->n_tuples; i++) {
         const struct sn_tuple *u = t->tuples[i];
-        if (best && (!t->by_prio || best->priority >= u->rank)) break;
+        if (best && (!t->by_prio || sn_cold(t, best)->priority >= u->rank)) break;
         struct sn_entry *e = tuple_lookup(t, u, key);
         if (t->has_range)
-            while (e && !in_ranges(t, e, (const uint8_t *)key)) e = e->chain;
-        if (e && (!best || e->priority > best->priority)) best = e;
+            while (e && !in_ranges(t, e, (const uint8_t *)key)) e = sn_cold(t, e)->chain;
+        if (e && (!best || sn_cold(t, e)->priority > sn_cold(t, best)->priority)) best = e;
     }
     return best;
+}
+
+/* ---- ahead of a lookup ------------------------------------------------------------------- */
+
+int sn_table_is_large(const struct sn_table *t) {
+    return t->exact && t->count && t->count >= SN_LARGE;
+}
+
+void sn_table_ahead(struct sn_ctx *c, uint32_t table, const uint64_t *key) {
+    const struct sn_table *t = &c->pipe->tables[table];
+    if (!sn_table_is_large(t)) return;
+    const struct sn_map *m = &t->tuples[0]->now;
+    c->ahead_table = t;
+    c->ahead_hash = hash_words(key, t->words, t->seed);
+    __builtin_prefetch(&m->slots[c->ahead_hash & m->mask]);
+}
+
+void sn_table_fetch(struct sn_ctx *c) {
+    const struct sn_table *t = c->ahead_table;
+    if (!t) return;
+    const struct sn_map *m = &t->tuples[0]->now;
+    for (uint64_t i = c->ahead_hash & m->mask;; i = (i + 1) & m->mask) {
+        uint64_t s = m->slots[i];
+        if (s == 0) return;
+        if (((s ^ c->ahead_hash) & ~PTR_MASK) || s == TOMB) continue;
+        const uint8_t *e = (const uint8_t *)slot_entry(s);
+        for (uint32_t at = 0; at < t->entry_size && at < MOST_FETCHED; at += LINE)
+            __builtin_prefetch(e + at, 1);
+        return;
+    }
 }
 
 /* ---- life -------------------------------------------------------------------------------- */
@@ -532,6 +584,9 @@ int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t se
     t->entry_size = sizeof(struct sn_entry) + t->words * 8 * (t->exact ? 1 : 2) +
                     (d->max_params + 7) / 8 * 8;
     if (d->with_meter) t->entry_size += sizeof(struct sn_meter) + 16;
+    /* To whole lines, unless that costs much more than it saves. */
+    size_t lines = (t->entry_size + LINE - 1) / LINE * LINE;
+    if (t->entry_size < LINE || lines - t->entry_size <= t->entry_size / 8) t->entry_size = lines;
     t->default_params = calloc(1, d->max_params + 8);
     if (!t->default_params) return -1;
     t->default_action = d->default_action;
@@ -543,7 +598,7 @@ int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t se
 void sn_table_free(struct sn_table *t) {
     for (uint32_t i = 0; i < t->next_index; i++) {
         struct sn_entry *e = sn_table_at(t, i);
-        if (e) free(e->note);
+        if (e) free(sn_cold(t, e)->note);
     }
     for (uint32_t i = 0; i < t->n_tuples; i++) tuple_free(t->tuples[i]);
     for (uint32_t i = 0; i < t->n_areas; i++) area_free(t->areas[i], t->area_sizes[i]);

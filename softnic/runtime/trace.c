@@ -133,7 +133,7 @@ struct sn_result sn_trace_apply(struct sn_ctx *c, uint32_t table, const uint64_t
     struct sn_result r = sn_table_apply(c, table, key);
     if (!t) return r;
     uint8_t data[8 + 256];
-    uint32_t more[2] = {e ? e->index : SN_NONE, e ? e->priority : 0};
+    uint32_t more[2] = {e ? e->index : SN_NONE, e ? sn_cold(tb, e)->priority : 0};
     memcpy(data, more, sizeof more);
     memcpy(data + sizeof more, key, tb->desc->key_size);
     add(t, c, SN_TRACE_TABLE, table, r.hit, r.action, data,
@@ -272,7 +272,7 @@ SN_EXPORT int sn_trace_start(struct sn_device *d) {
 /* As sn_events; `missed`: how many traces there was no room for, so far. */
 SN_EXPORT uint64_t sn_traces(struct sn_device *d, uint8_t *buf, uint64_t cap, int64_t timeout_ns,
                              uint64_t *missed) {
-    uint64_t n = sn_ring_take(&d->trace->ring, buf, cap, timeout_ns);
+    uint64_t n = sn_ring_read(&d->trace->ring, buf, cap, timeout_ns);
     sn_lock(&d->lock);
     *missed = d->trace->missed;
     sn_unlock(&d->lock);

@@ -92,6 +92,7 @@ class Service:
             async with asyncio.TaskGroup() as group:
                 for nic in self.nics:
                     group.create_task(nic.device.run())
+                    group.create_task(nic.states.open())
         finally:
             for nic in self.nics:
                 await nic.states.close()

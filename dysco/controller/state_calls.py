@@ -37,6 +37,9 @@ OPTIONAL = frozenset({StateVerb.RESUME})
 class Hook(Protocol):
     """How one host's state is got at."""
 
+    async def open(self) -> None:
+        """Begin what stays between calls."""
+
     async def call(self, request: Request, state: bytes, limit: float) -> bytes:
         """Carry a request out within `limit` seconds. Raises HookError."""
 
@@ -58,6 +61,11 @@ class StateCalls:
         """Under way or waiting, by host and session."""
         self._count = 0
         self._turn = asyncio.Semaphore(MAX_AT_ONCE)
+
+    async def open(self) -> None:
+        """Start helpers."""
+        for hook in self._hooks.values():
+            await hook.open()
 
     def call(self, host: int, call: StateCall) -> None:
         """Begin; the answer is delivered."""

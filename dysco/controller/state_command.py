@@ -35,6 +35,9 @@ class Commands:
     def __init__(self, commands: Mapping[StateVerb, Sequence[str]]) -> None:
         self._commands = commands
 
+    async def open(self) -> None:
+        """Nothing runs between calls."""
+
     async def call(self, request: Request, state: bytes, limit: float) -> bytes:
         """Run the command for this request; what it printed. Raises HookError."""
         argv = self._commands.get(request.verb)

@@ -3,8 +3,9 @@
     {"call": 7, "verb": ..., "size": N} and N bytes -->  helper
     {"call": 7, "size": N} and N bytes, or {"call": 7, "error": "why"}  <--
 
-It is started, or connected to, at the first call, and again after it ended. One that leaves a call
-without an answer for its time is ended: what it has not answered by then has failed.
+A process is started with `dyscod`, a socket connected to at the first call, and both again at the
+first call after they ended. One that leaves a call without an answer for its time is ended, unless
+it may still be starting: what it has not answered by then has failed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dysco.state.request import Request
 
 log = logging.getLogger(__name__)
 
+_START = 30.0
+"""Seconds that a helper may take until its first answer."""
 _LAST_WORDS = 0.5
 """Seconds for what a helper says on standard error when it ends."""
 
@@ -44,8 +47,16 @@ class _Connection:
         self.calls: dict[int, asyncio.Future[bytes]] = {}
         self.is_over = False
         loop = asyncio.get_running_loop()
+        self._begun = loop.time()
+        self._answered = False
         self._tail = loop.create_task(tail(child.stderr)) if child is not None else None
         self._reading = loop.create_task(self._read())
+
+    @property
+    def is_starting(self) -> bool:
+        """True if it has a reason not to answer yet."""
+        age = asyncio.get_running_loop().time() - self._begun
+        return self._child is not None and not self._answered and age < _START
 
     async def _read(self) -> None:
         why = "it ended"
@@ -74,6 +85,7 @@ class _Connection:
             if not 0 <= size <= MAX_STATE:
                 raise ValueError(f"{size} bytes are no state: it has at most {MAX_STATE}")
             answer = await self._reader.readexactly(size)
+        self._answered = True
         # A call that was given up may be answered yet.
         future = self.calls.pop(head["call"], None)
         if future is None or future.done():
@@ -109,6 +121,15 @@ class Helper:
         self._opening = asyncio.Lock()
         self._numbers = itertools.count(1)
 
+    async def open(self) -> None:
+        """Start it, if it is a process: its first call need not wait for that."""
+        if isinstance(self._where, Path):
+            return
+        try:
+            await self._open()
+        except HookError as error:
+            log.warning("state helper: %s", error)
+
     async def call(self, request: Request, state: bytes, limit: float) -> bytes:
         """Ask it; what it answered. Raises HookError."""
         connection: _Connection | None = None
@@ -124,7 +145,7 @@ class Helper:
                     await connection.writer.drain()
                 return bytes(await future)
         except TimeoutError as error:
-            if connection is not None:
+            if connection is not None and not connection.is_starting:
                 await connection.close()
             raise HookError(f"{self._name} did not answer within {limit:g} s") from error
 

@@ -288,6 +288,16 @@ async def test_a_helper_that_fails_is_started_again(state: bytes, why: str) -> N
         assert await d.says(StateVerb.EXPORT) == b"export "
 
 
+async def test_a_helper_that_is_slow_to_start_is_not_ended_for_it(tmp_path: Path) -> None:
+    """It is waited for by the next call; otherwise it would never be there."""
+    script = f"echo x >> {tmp_path}/starts; sleep 0.5; exec {sys.executable} -c '{HELPER}' serve"
+    async with desk(helper=sh(script)) as d:
+        await d.calls.open()
+        assert "did not answer within 0.2 s" in await d.refuses(StateVerb.EXPORT, limit=0.2)
+        assert await d.says(StateVerb.EXPORT) == b"export "
+        assert (tmp_path / "starts").read_text() == "x\n"
+
+
 async def test_a_helper_that_is_not_there() -> None:
     async with desk(helper=["/nowhere/tool"]) as d:
         assert "there is no command" in await d.refuses(StateVerb.EXPORT)

@@ -3,11 +3,10 @@
     call(method, message)  == HEADERS, DATA ==>    <== HEADERS, DATA, HEADERS ==   done(Reply)
     stream(method).send(message)   == DATA ==>     <== DATA ==                     on_message(bytes)
 
-What one wake-up of the event loop asks for leaves in one system call, and what has arrived is
-handed on in one go, without a task or a queue for each message: a message costs some microseconds
-here, where grpc.aio takes a hundred. Header blocks are ready-made, and the peer is allowed no
-header table (`header_block`). RFC 9113 and the gRPC-over-HTTP/2 protocol say the rest; TLS, server
-push, compression and priorities are none of it.
+HTTP/2 itself is h2's. What one wake-up of the event loop asks for leaves in one system call, the
+messages of a stream in as few frames as they fit in, and what has arrived is handed on in one go:
+no task, queue or frame of its own for each message, as grpc.aio has them. The gRPC-over-HTTP/2
+protocol says the rest; TLS and compression are none of it.
 """
 
 from __future__ import annotations
@@ -16,61 +15,39 @@ import asyncio
 import base64
 import binascii
 import struct
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from dysco.controller import header_block
-from dysco.controller.header_block import HeaderError
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
 
-MAX_QUEUED = 2048
-"""Messages that wait for the end of the wake-up, or for the peer; see `Stream.has_room`."""
-MAX_BLOCK = 1 << 16
-"""Bytes of a header block."""
+MAX_QUEUED = 4 << 20
+"""Bytes that wait for the end of the wake-up, or for the peer; see `Stream.has_room`."""
 MAX_MESSAGE = 64 << 20
 PING_EVERY = 10.0
 """Seconds; a peer that leaves one ping without an answer until the next is gone."""
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_FRAME = struct.Struct("!HBBBL")
 _MESSAGE = struct.Struct("!BL")
-_SETTING = struct.Struct("!HL")
 _WINDOW = (1 << 31) - 1
 _DEFAULT_WINDOW = 65535
-_REFRESH = 1 << 29
-"""Bytes taken from the peer before it is told that it may send as many again."""
-_STREAM_BITS = 0x7FFFFFFF
 
 
-class _Kind(IntEnum):
-    DATA = 0
-    HEADERS = 1
-    RST_STREAM = 3
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
+class Code(IntEnum):
+    """gRPC's status codes that are given here."""
 
-
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 1, 1, 4, 8, 32
-_TABLE_SIZE, _PUSH, _INITIAL_WINDOW, _FRAME_SIZE = 1, 2, 4, 5
-_CANCEL = 8
-
-OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = (
-    0,
-    1,
-    2,
-    4,
-    12,
-    13,
-    14,
-)
-"""gRPC's status codes that are given here."""
+    OK = 0
+    UNKNOWN = 2
+    DEADLINE_EXCEEDED = 4
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +68,7 @@ class LinkError(Exception):
 class Stream:
     """One call, in both directions."""
 
-    __slots__ = (
-        "_link",
-        "_partial",
-        "_status",
-        "done",
-        "number",
-        "on_message",
-        "queue",
-        "taken",
-        "window",
-    )
+    __slots__ = ("_link", "_partial", "_status", "done", "last", "number", "on_message", "queue")
 
     def __init__(
         self,
@@ -113,12 +80,10 @@ class Stream:
         self.number = number
         self.on_message = on_message
         self.done = done
-        self.window = link.first_window
-        """Bytes that the peer takes on this stream."""
-        self.queue: deque[tuple[bytes, bool]] = deque()
-        """Messages, or what is left of them, that wait for the peer; True: the last one."""
-        self.taken = 0
-        """Bytes that came, and that the peer was not yet told it may send again."""
+        self.queue = bytearray()
+        """Messages that have not left."""
+        self.last = False
+        """Nothing comes after them."""
         self._link = link
         self._partial = b""
         self._status: Reply | None = None
@@ -126,12 +91,14 @@ class Stream:
     @property
     def has_room(self) -> bool:
         """False while too much waits for the peer."""
-        return len(self.queue) + self._link.unsent < MAX_QUEUED
+        return len(self.queue) < MAX_QUEUED
 
     def send(self, message: bytes, *, last: bool = False) -> None:
         """A message; it leaves at the end of this wake-up."""
-        if not self._link.closed:
-            self._link.send(self, _MESSAGE.pack(0, len(message)) + message, last)
+        self.queue += _MESSAGE.pack(0, len(message))
+        self.queue += message
+        self.last = last
+        self._link.wake(self)
 
     def cancel(self) -> None:
         """Nothing of it is wanted any more; `done` is not called."""
@@ -153,32 +120,24 @@ class Stream:
             at = end
         self._partial = data[at:]
 
-    def headers(self, block: bytes, *, last: bool) -> None:
-        """The answer's begin or its end. Raises LinkError."""
-        try:
-            found = header_block.decode(block)
-        except HeaderError as error:
-            raise LinkError(f"a header block: {error}") from error
-        if "grpc-status" in found:
+    def headers(self, found: dict[bytes, bytes]) -> None:
+        """The answer's begin, or its end."""
+        if b"grpc-status" in found:
             self._status = _status(found)
-        elif found.get(":status", b"200") != b"200":
-            text = f"HTTP status {found[':status'].decode(errors='replace')}"
-            self._status = Reply(UNAVAILABLE, text)
-        if last:
-            self.end()
+        elif found.get(b":status", b"200") != b"200":
+            text = f"HTTP status {found[b':status'].decode(errors='replace')}"
+            self._status = Reply(Code.UNAVAILABLE, text)
 
     def end(self) -> None:
         """The peer sends no more."""
-        self._link.forget(self)
-        self.done(self._status or Reply(INTERNAL, "the answer ended without a status"))
+        self.done(self._status or Reply(Code.INTERNAL, "the answer ended without a status"))
 
 
-def _status(found: dict[str, bytes]) -> Reply:
-    text = found["grpc-status"]
-    code = int(text) if text.isdigit() else UNKNOWN
-    message = unquote_to_bytes(found.get("grpc-message", b"")).decode(errors="replace")
-    details = found.get("grpc-status-details-bin", b"")
-    return Reply(code, message, _base64(details))
+def _status(found: dict[bytes, bytes]) -> Reply:
+    text = found[b"grpc-status"]
+    code = int(text) if text.isdigit() else Code.UNKNOWN
+    message = unquote_to_bytes(found.get(b"grpc-message", b"")).decode(errors="replace")
+    return Reply(code, message, _base64(found.get(b"grpc-status-details-bin", b"")))
 
 
 def _base64(text: bytes) -> bytes:
@@ -194,32 +153,36 @@ class Link(asyncio.Protocol):
 
     def __init__(self, authority: str, before_sending: Callable[[], None]) -> None:
         """`before_sending` is called at the end of a wake-up in which something is to be sent."""
-        self.first_window = _DEFAULT_WINDOW
-        self.is_draining = True
-        """False while the operating system takes no more."""
         self.closed = ""
         """Why, once it is."""
+        self.on_taken: Callable[[], None] = lambda: None
+        """Called when all that has arrived was handed on, before the answers leave."""
         self._authority = authority
         self._before_sending = before_sending
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
-        self._flushing = False
-        self._buffer = b""
-        self._block: tuple[int, bytes, bool] | None = None
-        """A header block that goes on: stream, what came of it, whether the stream ends."""
+        # What is checked and set right of outgoing headers is ours, and right.
+        self._http = H2Connection(
+            H2Configuration(
+                header_encoding=None,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self._http.local_settings = Settings(
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
+            }
+        )
         self._streams: dict[int, Stream] = {}
-        self._blocked: dict[int, Stream] = {}
-        """Streams that have something to send and may not."""
-        self._next = 1
-        self._window = _DEFAULT_WINDOW
-        self._max_frame = 16384
-        self._taken = 0
-        self._blocks: dict[str, bytes] = {}
+        self._awake: dict[int, Stream] = {}
+        """Streams that have something to send."""
+        self._flushing = False
+        self._is_draining = True
+        """False while the operating system takes no more."""
         self._pinged = False
         self._ping: asyncio.TimerHandle | None = None
-        self.on_taken: Callable[[], None] = lambda: None
-        """Called when all that has arrived was handed on, before the answers leave."""
 
     @classmethod
     async def open(cls, where: tuple[str, int] | Path, before_sending: Callable[[], None]) -> Link:
@@ -237,32 +200,25 @@ class Link(asyncio.Protocol):
 
     # What the caller asks for.
 
-    @property
-    def unsent(self) -> int:
-        """Frames that leave at the end of this wake-up."""
-        return len(self._out) // 2
-
     def stream(
         self, method: str, on_message: Callable[[bytes], None], done: Callable[[Reply], None]
     ) -> Stream:
         """Begin a call; `done` is called when the peer ends it, or the connection breaks."""
-        stream = Stream(self, self._next, on_message, done)
-        self._next += 2
-        self._streams[stream.number] = stream
-        block = self._blocks.get(method)
-        if block is None:
-            block = self._blocks[method] = header_block.encode(
-                (
-                    (":method", "POST"),
-                    (":scheme", "http"),
-                    (":path", method),
-                    (":authority", self._authority),
-                    ("te", "trailers"),
-                    ("content-type", "application/grpc"),
-                    ("user-agent", "grpc-dyscod"),
-                )
-            )
-        self._frame(_Kind.HEADERS, _END_HEADERS, stream.number, block)
+        number = self._http.get_next_available_stream_id()
+        stream = self._streams[number] = Stream(self, number, on_message, done)
+        self._http.send_headers(
+            number,
+            (
+                (b":method", b"POST"),
+                (b":scheme", b"http"),
+                (b":path", method.encode()),
+                (b":authority", self._authority.encode()),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+                (b"user-agent", b"grpc-dyscod"),
+            ),
+        )
+        self._flush_soon()
         return stream
 
     def call(
@@ -270,58 +226,35 @@ class Link(asyncio.Protocol):
     ) -> None:
         """One message there, one back; `done` is always called, at the latest after `seconds`."""
         if self.closed:
-            self._loop.call_soon(done, Reply(UNAVAILABLE, self.closed))
+            self._loop.call_soon(done, Reply(Code.UNAVAILABLE, self.closed))
             return
         body: list[bytes] = []
 
         def ended(reply: Reply) -> None:
             timer.cancel()
-            if body and reply.code == OK:
-                reply = Reply(OK, body=body[0])
+            if body and reply.code == Code.OK:
+                reply = Reply(Code.OK, body=body[0])
             done(reply)
 
         def too_late() -> None:
             stream.cancel()
-            done(Reply(DEADLINE_EXCEEDED, f"no answer within {seconds:g} s"))
+            done(Reply(Code.DEADLINE_EXCEEDED, f"no answer within {seconds:g} s"))
 
         stream = self.stream(method, body.append, ended)
         timer = self._loop.call_later(seconds, too_late)
         stream.send(message, last=True)
 
-    def send(self, stream: Stream, data: bytes, last: bool) -> None:
-        """Bytes of a stream."""
-        size = len(data)
-        fits = size <= self._max_frame and size <= stream.window and size <= self._window
-        if fits and not stream.queue and self.is_draining:
-            stream.window -= size
-            self._window -= size
-            self._frame(_Kind.DATA, _END_STREAM if last else 0, stream.number, data)
-            return
-        if stream.number in self._streams:
-            stream.queue.append((data, last))
-            self._blocked[stream.number] = stream
-            self._send_blocked()
+    def wake(self, stream: Stream) -> None:
+        """It has something to send."""
+        if not self.closed and stream.number in self._streams:
+            self._awake[stream.number] = stream
+            self._flush_soon()
 
     def cancel(self, stream: Stream) -> None:
         """The stream is not wanted any more."""
-        if self._streams.pop(stream.number, None) is not None:
-            self._blocked.pop(stream.number, None)
-            self._frame(_Kind.RST_STREAM, 0, stream.number, _CANCEL.to_bytes(4, "big"))
-
-    def forget(self, stream: Stream) -> None:
-        """The peer has ended it."""
-        self._streams.pop(stream.number, None)
-        self._blocked.pop(stream.number, None)
-
-    def flush(self) -> None:
-        """Send what this wake-up asked for."""
-        self._flushing = False
-        if not self._out or self._transport is None or self.closed:
-            return
-        self._before_sending()
-        data = b"".join(self._out)
-        self._out.clear()
-        self._transport.write(data)
+        if self._forget(stream.number) is not None:
+            self._http.reset_stream(stream.number, ErrorCodes.CANCEL)
+            self._flush_soon()
 
     def close(self, why: str) -> None:
         """End it; calls and streams end with UNAVAILABLE."""
@@ -329,35 +262,40 @@ class Link(asyncio.Protocol):
             self._transport.abort()
         self._end(why)
 
-    # Frames out.
+    # Out.
 
-    def _frame(self, kind: _Kind, flags: int, stream: int, payload: bytes) -> None:
-        size = len(payload)
-        self._out.append(_FRAME.pack(size >> 8, size & 0xFF, kind, flags, stream))
-        self._out.append(payload)
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush)
 
-    def _send_blocked(self) -> None:
-        """What may go now, of what had to wait."""
-        for stream in list(self._blocked.values()):
-            while stream.queue and self.is_draining:
-                data, last = stream.queue[0]
-                size = min(len(data), stream.window, self._window, self._max_frame)
-                if size <= 0:
-                    break
-                stream.window -= size
-                self._window -= size
-                whole = size == len(data)
-                if whole:
-                    stream.queue.popleft()
-                else:
-                    stream.queue[0] = data[size:], last
-                flags = _END_STREAM if last and whole else 0
-                self._frame(_Kind.DATA, flags, stream.number, data[:size])
-            if not stream.queue:
-                self._blocked.pop(stream.number, None)
+    def _flush(self) -> None:
+        """Send what this wake-up asked for."""
+        self._flushing = False
+        if self._transport is None:
+            return
+        if self._awake:
+            self._before_sending()
+            if self._is_draining:
+                for stream in list(self._awake.values()):
+                    self._send(stream)
+        data = self._http.data_to_send()
+        if data:
+            self._transport.write(data)
+
+    def _send(self, stream: Stream) -> None:
+        """Of what the stream has to say, what the peer takes."""
+        waiting, http = stream.queue, self._http
+        room = min(len(waiting), http.local_flow_control_window(stream.number))
+        at, most = 0, http.max_outbound_frame_size
+        ends = stream.last and room == len(waiting)
+        while at < room:
+            upto = min(at + most, room)
+            http.send_data(stream.number, bytes(waiting[at:upto]), ends and upto == room)
+            at = upto
+        del waiting[:room]
+        if not waiting:
+            del self._awake[stream.number]
 
     # asyncio.Protocol
 
@@ -365,38 +303,42 @@ class Link(asyncio.Protocol):
         """The preface: what we allow the peer."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._out.append(_PREFACE)
-        settings = ((_TABLE_SIZE, 0), (_PUSH, 0), (_INITIAL_WINDOW, _WINDOW))
-        self._frame(_Kind.SETTINGS, 0, 0, b"".join(_SETTING.pack(*one) for one in settings))
-        self._widen(0, _WINDOW - _DEFAULT_WINDOW)
+        http = self._http
+        http.initiate_connection()
+        http.increment_flow_control_window(_WINDOW - _DEFAULT_WINDOW)
         self._ping = self._loop.call_later(PING_EVERY, self._ping_peer)
+        self._flush_soon()
 
     def _ping_peer(self) -> None:
         if self._pinged:
             self.close(f"the peer answered no ping for {PING_EVERY:g} s")
             return
         self._pinged = True
-        self._frame(_Kind.PING, 0, 0, bytes(8))
+        self._http.ping(bytes(8))
         self._ping = self._loop.call_later(PING_EVERY, self._ping_peer)
+        self._flush_soon()
 
     def pause_writing(self) -> None:
         """The operating system takes no more for now."""
-        self.is_draining = False
+        self._is_draining = False
 
     def resume_writing(self) -> None:
         """It does again."""
-        self.is_draining = True
-        self._send_blocked()
+        self._is_draining = True
+        self._flush_soon()
 
     def data_received(self, data: bytes) -> None:
-        """All whole frames, then the answers to them leave at once."""
+        """All that happened, then the answers to it leave at once."""
         try:
-            self._take(data)
-        except LinkError as error:
+            for event in self._http.receive_data(data):
+                self._happened(event)
+                if self.closed:
+                    return
+        except (ProtocolError, LinkError) as error:
             self.close(f"the peer broke the protocol: {error}")
             return
         self.on_taken()
-        self.flush()
+        self._flush()
 
     def eof_received(self) -> bool:
         """The peer closed the connection."""
@@ -411,125 +353,43 @@ class Link(asyncio.Protocol):
             return
         self.closed = why
         self._transport = None
-        self._out.clear()
         if self._ping is not None:
             self._ping.cancel()
         streams, self._streams = self._streams, {}
-        self._blocked.clear()
+        self._awake.clear()
         for stream in streams.values():
-            stream.done(Reply(UNAVAILABLE, why))
+            stream.done(Reply(Code.UNAVAILABLE, why))
 
-    # Frames in.
+    # In.
 
-    def _take(self, data: bytes) -> None:
-        if self._buffer:
-            data = self._buffer + data
-        at, size = 0, len(data)
-        while size - at >= _FRAME.size:
-            high, low, kind, flags, number = _FRAME.unpack_from(data, at)
-            begin = at + _FRAME.size
-            end = begin + (high << 8 | low)
-            if end > size:
-                break
-            self._one(kind, flags, number & _STREAM_BITS, data[begin:end])
-            if self.closed:
-                return
-            at = end
-        self._buffer = data[at:]
-
-    def _one(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if self._block is not None and kind != _Kind.CONTINUATION:
-            raise LinkError("a header block was left unfinished")
-        match kind:
-            case _Kind.DATA:
-                self._data(flags, number, payload)
-            case _Kind.WINDOW_UPDATE:
-                self._wider(number, int.from_bytes(payload, "big") & _STREAM_BITS)
-            case _Kind.HEADERS:
-                block = _unpadded(flags, payload)[5 if flags & _PRIORITY else 0 :]
-                self._headers(number, block, bool(flags & _END_STREAM), bool(flags & _END_HEADERS))
-            case _Kind.CONTINUATION:
-                self._continued(number, payload, bool(flags & _END_HEADERS))
-            case _Kind.PING if flags & _ACK:
+    def _happened(self, event: events.Event) -> None:
+        match event:
+            case events.DataReceived():
+                self._data(event)
+            case events.ResponseReceived() | events.TrailersReceived():
+                if stream := self._streams.get(event.stream_id):
+                    stream.headers(dict(event.headers))
+            case events.StreamEnded():
+                if stream := self._forget(event.stream_id):
+                    stream.end()
+            case events.StreamReset():
+                if stream := self._forget(event.stream_id):
+                    why = f"the peer reset the stream: HTTP/2 error {event.error_code:d}"
+                    stream.done(Reply(Code.UNAVAILABLE, why))
+            case events.ConnectionTerminated():
+                text = (event.additional_data or b"").decode(errors="replace")
+                why = f"HTTP/2 error {event.error_code:d} {text}".rstrip()
+                self.close(f"the peer is going away: {why}")
+            case events.PingAckReceived():
                 self._pinged = False
-            case _Kind.PING:
-                self._frame(_Kind.PING, _ACK, 0, payload)
-            case _Kind.SETTINGS if not flags & _ACK:
-                self._settings(payload)
-            case _Kind.RST_STREAM:
-                self._reset(number, int.from_bytes(payload, "big"))
-            case _Kind.GOAWAY:
-                code, text = int.from_bytes(payload[4:8], "big"), payload[8:200]
-                why = text.decode(errors="replace")
-                self.close(f"the peer is going away: HTTP/2 error {code} {why}".rstrip())
-            case _Kind.PUSH_PROMISE:
-                raise LinkError("a push, which was not allowed")
 
-    def _continued(self, number: int, payload: bytes, whole: bool) -> None:
-        if self._block is None or self._block[0] != number:
-            raise LinkError("a header block goes on that was not begun")
-        _, begun, last = self._block
-        self._block = None
-        if len(begun) > MAX_BLOCK:
-            raise LinkError("a header block without an end")
-        self._headers(number, begun + payload, last, whole)
-
-    def _reset(self, number: int, code: int) -> None:
-        stream = self._streams.get(number)
+    def _data(self, event: events.DataReceived) -> None:
+        if event.flow_controlled_length:
+            self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        stream = self._streams.get(event.stream_id)
         if stream is not None:
-            self.forget(stream)
-            stream.done(Reply(UNAVAILABLE, f"the peer reset the stream: HTTP/2 error {code}"))
+            stream.take(event.data)
 
-    def _data(self, flags: int, number: int, payload: bytes) -> None:
-        size = len(payload)
-        self._taken += size
-        if self._taken >= _REFRESH:
-            self._widen(0, self._taken)
-            self._taken = 0
-        stream = self._streams.get(number)
-        if stream is None:
-            return
-        stream.taken += size
-        if stream.taken >= _REFRESH:
-            self._widen(number, stream.taken)
-            stream.taken = 0
-        stream.take(_unpadded(flags, payload))
-        if flags & _END_STREAM and number in self._streams:
-            stream.end()
-
-    def _headers(self, number: int, block: bytes, last: bool, whole: bool) -> None:
-        if not whole:
-            self._block = number, block, last
-            return
-        stream = self._streams.get(number)
-        if stream is not None:
-            stream.headers(block, last=last)
-
-    def _widen(self, number: int, size: int) -> None:
-        self._frame(_Kind.WINDOW_UPDATE, 0, number, size.to_bytes(4, "big"))
-
-    def _wider(self, number: int, size: int) -> None:
-        if not number:
-            self._window += size
-        elif (stream := self._streams.get(number)) is not None:
-            stream.window += size
-        self._send_blocked()
-
-    def _settings(self, payload: bytes) -> None:
-        for name, value in _SETTING.iter_unpack(payload[: len(payload) // 6 * 6]):
-            if name == _INITIAL_WINDOW:
-                for stream in self._streams.values():
-                    stream.window += value - self.first_window
-                self.first_window = value
-            elif name == _FRAME_SIZE:
-                self._max_frame = value
-        self._frame(_Kind.SETTINGS, _ACK, 0, b"")
-        self._send_blocked()
-
-
-def _unpadded(flags: int, payload: bytes) -> bytes:
-    if not flags & _PADDED:
-        return payload
-    if not payload or payload[0] >= len(payload):
-        raise LinkError("more padding than there are bytes")
-    return payload[1 : len(payload) - payload[0]]
+    def _forget(self, number: int) -> Stream | None:
+        self._awake.pop(number, None)
+        return self._streams.pop(number, None)

@@ -26,9 +26,8 @@ from finsy import GRPCStatusCode, P4Client, P4ClientError
 from finsy.proto import p4r, p4r_grpc, rpc_code, rpc_status
 from google.protobuf.message import DecodeError, Message
 
-from dysco.controller import grpc_link
 from dysco.controller.config import DeviceConfig, endpoint
-from dysco.controller.grpc_link import Link, Reply, Stream
+from dysco.controller.grpc_link import Code, Link, Reply, Stream
 from dysco.controller.mappings import TABLE_NAMES
 from dysco.controller.pipeline import Pipeline, packed
 from dysco.controller.writer import Errors, Writer
@@ -447,7 +446,7 @@ class P4Device:
         link.call(_SERVICE + "Write", request, WRITE_TIMEOUT, answered)
 
     def _write_errors(self, reply: Reply, updates: int) -> Errors:
-        if reply.code == grpc_link.DEADLINE_EXCEEDED:
+        if reply.code == Code.DEADLINE_EXCEEDED:
             # What it took of this is unknown: the next reconciliation will see.
             self.counters["write_timeout"] += 1
             self._stuck.set()

@@ -54,7 +54,7 @@ ETHERTYPE_LEG = 0x88B5
 
 _ETHERNET = struct.Struct("!6s6sH")
 _ANNOUNCEMENT = struct.Struct("!4sQIIIH")
-_REPORT = struct.Struct("!IHBB14I")
+_REPORT = struct.Struct("!IHBB15I")
 _UDP = struct.Struct("!HHHH")
 _PROTO_UDP = 17
 _TTL = 64
@@ -282,7 +282,7 @@ def announcement(token: int, epoch: int, src: Address, dst: Address, src_mac: Ma
 def query(slot: int) -> bytes:
     """The frame for QUERY."""
     ethernet = _ETHERNET.pack(bytes(6), bytes(6), ETHERTYPE_LEG)
-    return ethernet + _REPORT.pack(slot, 0, 0, 0, *([0] * 14))
+    return ethernet + _REPORT.pack(slot, 0, 0, 0, *([0] * 15))
 
 
 def parse_report(frame: bytes) -> Report:
@@ -308,6 +308,7 @@ _REGISTERS = (
     "edge_in",
     "ts_given",
     "ts_switch",
+    "ts_old",
     "latched",
     "revoked",
     "known",

@@ -82,6 +82,9 @@ control TellWindow(inout metadata_t meta) {
 
 control ArriveByOld(in headers_t hdr, inout metadata_t meta, in bool content) {
     apply {
+        if (meta.edit.has_ts == 1) {
+            ts_old.write(meta.slot, meta.edit.ts_value + meta.leg.ts_in);
+        }
         InHostSpace.apply(hdr, meta);
         meta.kind = Kind.HOST;
         bit<32> acknowledged;
@@ -213,18 +216,14 @@ control Answer(in headers_t hdr, inout metadata_t meta) {
         rcv_ack.read(acknowledged, meta.slot);
         edge_in.read(edge, meta.slot);
         LoadEdit.apply(hdr, meta);
-        meta.edit.ts_value = meta.edit.ts_value + meta.leg.ts_in;
-        if (meta.leg.has_floor == 1) {
+        bit<32> echo = meta.edit.ts_value;
+        if (meta.leg.has_floor == 1 && meta.leg.has_ts_shift == 1) {
             bit<32> given;
             ts_given.read(given, meta.slot);
-            meta.edit.ts_value = latest(meta.edit.ts_value, given);
-        }
-        bit<32> echo = meta.edit.ts_value;
-        if (meta.leg.has_ts_shift == 0) {
-            echo = earliest(echo, meta.reg.ts_switch);
+            echo = latest(echo + meta.leg.ts_in, given) - meta.leg.ts_in;
         }
         meta.edit.ts_value = meta.edit.ts_echo;
-        meta.edit.ts_echo = echo - meta.leg.ts_in;
+        meta.edit.ts_echo = echo;
         bit<32> ack = earliest(acknowledged, meta.reg.cutoff_in);
         meta.edit.window = window_of(edge - ack, meta.leg.scale_own);
         meta.edit.seq = meta.reg.cutoff_out + meta.leg.seq_out;

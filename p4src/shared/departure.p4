@@ -151,8 +151,9 @@ control ToOld(in headers_t hdr, inout metadata_t meta) {
         if (hdr.tcp.ack_flag == 1) {
             meta.edit.ack = meta.edit.ack - meta.leg.seq_in;
             if (meta.reg.known == 1 && meta.leg.has_ts_shift == 0) {
-                // The host may echo the new path's timestamps already.
-                meta.edit.ts_echo = earliest(meta.edit.ts_echo, meta.reg.ts_switch);
+                // The host may echo the new path's timestamps already. What a proxy hears must be its own
+                // last one: from an old one it would learn round-trip times as long as ago it was.
+                ts_old.read(meta.edit.ts_echo, meta.slot);
             }
             meta.edit.ts_echo = meta.edit.ts_echo - meta.leg.ts_in;
         }

@@ -202,6 +202,7 @@ control Announced(inout headers_t hdr, inout metadata_t meta) {
                     known.write(meta.slot, meta.leg.epoch);
                     ts_given.read(given, meta.slot);
                     ts_switch.write(meta.slot, given);
+                    ts_old.write(meta.slot, given);
                     Hear.apply(meta.slot, hdr.announcement.edge - meta.leg.delta_out, meta.leg.jump,
                                edge, wider);
                     meta.reg.known = 1;
@@ -248,6 +249,7 @@ control MakeReport(inout headers_t hdr, inout metadata_t meta) {
         edge_in.read(hdr.leg.edge_in, meta.slot);
         ts_given.read(hdr.leg.ts_given, meta.slot);
         ts_switch.read(hdr.leg.ts_switch, meta.slot);
+        ts_old.read(hdr.leg.ts_old, meta.slot);
         latched.read(hdr.leg.latched, meta.slot);
         revoked.read(hdr.leg.revoked, meta.slot);
         known.read(hdr.leg.known, meta.slot);

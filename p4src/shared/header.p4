@@ -148,6 +148,7 @@ header leg_h {
     bit<32> edge_in;
     bit<32> ts_given;
     bit<32> ts_switch;
+    bit<32> ts_old;
     bit<32> latched;
     bit<32> revoked;
     bit<32> known;
@@ -156,7 +157,7 @@ header leg_h {
     bit<32> cutoff_in;
 }
 
-const bit<32> LEG_FRAME = 14 + 64;      // bytes with the Ethernet header
+const bit<32> LEG_FRAME = 14 + 68;      // bytes with the Ethernet header
 const bit<32> PACKET_IN_SIZE = 7;
 
 header icmp_h {

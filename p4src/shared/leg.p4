@@ -24,6 +24,7 @@ register<bit<32>>(SLOTS) rcv_ack;
 register<bit<32>>(SLOTS) edge_in;
 register<bit<32>>(SLOTS) ts_given;
 register<bit<32>>(SLOTS) ts_switch;
+register<bit<32>>(SLOTS) ts_old;
 register<bit<32>>(SLOTS) latched;
 register<bit<32>>(SLOTS) revoked;
 register<bit<32>>(SLOTS) known;

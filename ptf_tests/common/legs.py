@@ -77,7 +77,7 @@ NEW_WAY = NewWay(
 )
 EVENTS = {"announced": 1, "drained": 2, "closing": 4, "revoked": 8}
 _SLOTS = itertools.count(1)
-_REPORT = struct.Struct("!IHBB14I")
+_REPORT = struct.Struct("!IHBB15I")
 _REPORTED = (
     "snd_max",
     "snd_una",
@@ -87,6 +87,7 @@ _REPORTED = (
     "edge_in",
     "ts_given",
     "ts_switch",
+    "ts_old",
     "latched",
     "revoked",
     "known",
@@ -351,7 +352,7 @@ class LegTest(DyscoTest):
 
     def query(self) -> None:
         """The device's registers are the reference's."""
-        frame = ethernet(A.mac, A.mac, _REPORT.pack(self.slot, 0, 0, 0, *[0] * 14), ETHERTYPE_LEG)
+        frame = ethernet(A.mac, A.mac, _REPORT.pack(self.slot, 0, 0, 0, *[0] * 15), ETHERTYPE_LEG)
         self.device.send(frame, 0, Submit.QUERY)
         self.collect([], [(Reason.LEG, 0)])
 
@@ -454,7 +455,7 @@ class LegTest(DyscoTest):
         wanted = {name: getattr(self.registers, name) for name in told}
         if not self.registers.known:
             # Left over from another connection: nobody looks at it.
-            for name in ("cutoff_in", "ts_switch"):
+            for name in ("cutoff_in", "ts_switch", "ts_old"):
                 told[name] = wanted[name]
         if not self.registers.latched:
             told["cutoff_out"] = wanted["cutoff_out"]

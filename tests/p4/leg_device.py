@@ -52,6 +52,7 @@ _REGISTERS = (
     "edge_in",
     "ts_given",
     "ts_switch",
+    "ts_old",
     "latched",
     "revoked",
     "known",

@@ -61,6 +61,7 @@ SWITCHED = Registers(
     edge_in=add(IN, 60000),
     ts_given=90,
     ts_switch=80,
+    ts_old=82,
     latched=EPOCH,
     known=EPOCH,
     cutoff_out=OUT,

@@ -91,7 +91,7 @@ def old_ways(draw: st.DrawFn, floor_near: int) -> OldWay:
 def legs_in_use(draw: st.DrawFn) -> tuple[Entry, Registers]:
     """A leg at some point of a reconfiguration, or outside of one, and what its packets left."""
     out, inn, ts_out, ts_in = (draw(NUMBERS) for _ in range(4))
-    near = {name: draw(NEAR) for name in ("max", "una", "ack", "given", "switch", "sent")}
+    near = {name: draw(NEAR) for name in ("max", "una", "ack", "given", "switch", "old", "sent")}
     new = None
     if draw(st.booleans()) or draw(st.booleans()):
         new = NewWay(
@@ -127,6 +127,7 @@ def legs_in_use(draw: st.DrawFn) -> tuple[Entry, Registers]:
         edge_in=add(inn, draw(NEAR) * 20),
         ts_given=add(ts_in, near["given"]),
         ts_switch=add(ts_in, near["switch"]),
+        ts_old=add(ts_in, near["old"]),
         latched=latched,
         revoked=draw(st.sampled_from((0, 0, 0, EPOCH))),
         known=known,

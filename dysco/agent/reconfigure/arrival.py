@@ -113,6 +113,7 @@ def _window(entry: Entry, registers: Registers, ack: int) -> int:
 def _by_old(entry: Entry, registers: Registers, new: NewWay, segment: Segment) -> Sent:
     s = _in_host_space(entry, registers, segment, segment.window)
     known = registers.known == new.epoch
+    tracking.stamped(entry, registers, segment)
     if s.flags & RST:
         if known and drained(registers):
             registers.counts[Count.OLD_RESET] += 1

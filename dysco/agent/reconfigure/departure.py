@@ -252,8 +252,9 @@ def to_old(
     way, new = entry.old, entry.new
     echo = segment.tsecr
     if new is not None and new.ts_shift is None and registers.known == new.epoch:
-        # The host may echo the new path's timestamps already.
-        echo = earliest(echo, registers.ts_switch)
+        # The host may echo the new path's timestamps already. What a proxy hears must be its own
+        # last one: from an old one it would learn round-trip times as long as ago it was.
+        echo = registers.ts_old
     seq = segment.seq if seq is None else seq
     ack = segment.ack if ack is None else ack
     blocks = segment.sack if sack_blocks is None else sack_blocks

@@ -68,7 +68,7 @@ def announced(
     if news:
         registers.cutoff_in = add(message.cutoff, new.delta_in)
         registers.known = new.epoch
-        registers.ts_switch = registers.ts_given
+        registers.ts_switch = registers.ts_old = registers.ts_given
         tracking.heard(entry, registers, add(message.edge, -new.delta_out))
     if message.known:
         registers.told = new.epoch

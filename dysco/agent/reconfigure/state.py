@@ -141,6 +141,9 @@ class Registers:
     """In: highest timestamp that the host was given."""
     ts_switch: int = 0
     """In: `ts_given` when `known` was set."""
+    ts_old: int = 0
+    """In: last timestamp that came by the old path since then, or `ts_switch`; not necessarily the
+    last one that the host was given."""
     latched: int = 0
     """Epoch for which `cutoff_out` stands."""
     revoked: int = 0

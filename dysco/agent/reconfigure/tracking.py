@@ -107,6 +107,12 @@ def received(entry: Entry, registers: Registers, segment: Segment) -> None:
         registers.snd_una = segment.ack
 
 
+def stamped(entry: Entry, registers: Registers, segment: Segment) -> None:
+    """A segment came by the old path of two."""
+    if segment.tsval is not None:
+        registers.ts_old = add(segment.tsval, entry.old.ts_in)
+
+
 def heard(entry: Entry, registers: Registers, edge: int) -> bool:
     """The other host offered a window up to there; True if that is more than before."""
     wider = _advance(entry, registers, edge, registers.edge_out)

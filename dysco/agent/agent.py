@@ -75,9 +75,16 @@ class Agent:
     ) -> None:
         self._core = Core(host, group, settings, random or SystemRandom(), epoch)
         self._outgoing = Outgoing(self._core)
+        if patience is None:
+            patience = Patience(lock=settings.lock_timeout, connect=settings.connect_timeout)
         self._reconfigurer = Reconfigurer(self._core, patience)
         self._incoming = Incoming(self._core, self._reconfigurer)
         self._steady = Steady(self._core, self._outgoing, self._incoming)
+
+    @property
+    def ports_in_use(self) -> int:
+        """Port pairs of subsessions that begin here."""
+        return self._core.ports.in_use
 
     @property
     def host(self) -> Host:

@@ -53,6 +53,11 @@ class PortAllocator:
         self._random = random
         self._pools: dict[tuple[Address, Address], _Pool] = {}
 
+    @property
+    def in_use(self) -> int:
+        """Pairs that subsessions have, without those in quarantine."""
+        return sum(len(pool.known) - len(pool.resting) for pool in self._pools.values())
+
     def allocate(self, src: Address, dst: Address, now: float) -> PortPair:
         """A pair for a subsession from `src` to `dst`, in O(1).
 

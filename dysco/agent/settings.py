@@ -34,6 +34,10 @@ class Settings:
     """Without a packet for so long, a session is gone: 2 h 4 min, RFC 5382 REQ-5."""
     bypass_time: float = 120.0
     """How long the SYN of a session that failed to a direct one is let through."""
+    lock_timeout: float = 3.0
+    """How long a change of a chain may wait for its lock."""
+    connect_timeout: float = 2.0
+    """How long it may then wait for its new path to open."""
     max_sessions: int = 65536
     max_pending: int = 8192
     """Sessions under set-up at once."""
@@ -57,6 +61,8 @@ class Settings:
             "pending_timeout",
             "setup_timeout",
             "idle_timeout",
+            "lock_timeout",
+            "connect_timeout",
             "max_sessions",
             "max_pending",
             "max_hops",

@@ -72,6 +72,8 @@ class _Rows:
     token: int | None = None
     waiting: deque[SetLeg] = field(default_factory=deque)
     """The first one is under way."""
+    undo: list[p4r.Update] = field(default_factory=list)
+    """Takes out the rows that it may have put in, and that are not noted above yet."""
 
 
 class LegTable:
@@ -163,10 +165,13 @@ class LegTable:
             if not slot:
                 continue
             rows = self._rows.pop(slot)
+            waiting = list(rows.waiting)
             rows.waiting.clear()
-            updates = self._deletes(slot, rows, None)
+            updates = [*rows.undo, *self._deletes(slot, rows, None)]
             if rows.has_leg:
                 updates.insert(0, _delete(self._codec.leg_key(slot)))
+            for action in waiting:
+                self._owner.remove(action.remove)
             if updates:
                 freed = partial(_freed, self._free, slot)
                 self._device.writer.submit(updates, _line(slot), freed)
@@ -270,8 +275,11 @@ class LegTable:
             known = rows.second is not None and rows.second.src.version == action.second.src.version
             entry = self._codec.second_path(slot, action.second)
             updates.append(_write(entry, known=known))
+            version = action.second.src.version
+            rows.undo.append(_delete(self._codec.second_path_key(slot, version)))
         if action.token is not None and action.token != rows.token:
             updates.append(_write(self._codec.token(action.token, slot), known=False))
+            rows.undo.append(_delete(self._codec.token_key(action.token)))
         keys = frozenset(m.key for m in action.mappings) | _line(slot)
 
         def written(errors: Errors) -> None:
@@ -291,6 +299,8 @@ class LegTable:
         entry = rows.waiting[0].entry
         if entry is not None:
             update = _write(self._codec.leg(slot, entry), known=rows.has_leg)
+            if not rows.has_leg:
+                rows.undo.append(_delete(self._codec.leg_key(slot)))
         elif rows.has_leg:
             update = _delete(self._codec.leg_key(slot))
         else:
@@ -313,6 +323,7 @@ class LegTable:
         action = rows.waiting.popleft()
         updates = self._deletes(slot, rows, action)
         rows.second, rows.token = action.second, action.token
+        rows.undo.clear()
         if updates:
             self._device.writer.submit(updates, _line(slot), _ignore)
         self._owner.remove(action.remove)
@@ -337,8 +348,13 @@ class LegTable:
     def _refused(self, slot: int, rows: _Rows, why: str) -> None:
         if not rows.waiting or self._rows.get(slot) is not rows:
             return
-        rows.waiting.popleft()
+        action = rows.waiting.popleft()
         self.counters["leg_refused"] += 1
+        if rows.undo:
+            self._device.writer.submit(list(rows.undo), _line(slot), _ignore)
+            rows.undo.clear()
+            if action.second != rows.second:
+                rows.second = None
         if rows.waiting:
             self._next(slot, rows)
         self._owner.deliver(rows.key.host, LegRefused(rows.key, why))

@@ -37,6 +37,14 @@ class _Collector(Collector):
         nics = self._service.nics
         yield _per_device("dysco_device_ready", "1 if reconciled", nics, _is_ready)
         yield _per_device("dysco_session_entries", "Session entries held", nics, _entries)
+        yield _per_device("dysco_legs_tracked", "Legs that have a slot", nics, _legs)
+        ports = GaugeMetricFamily(
+            "dysco_ports_in_use", "Port pairs of subsessions", labels=["device", "host"]
+        )
+        for nic in nics:
+            for agent in nic.runner.agents.values():
+                ports.add_metric([nic.name, agent.host.name], agent.ports_in_use)
+        yield ports
         yield _summary("dysco_agent_seconds", "Time in the agents", nics, _agent_spent)
         yield _summary("dysco_write_seconds", "Time of P4Runtime Writes", nics, _write_spent)
         sessions = GaugeMetricFamily(
@@ -77,6 +85,10 @@ def _is_ready(nic: Nic) -> float:
 
 def _entries(nic: Nic) -> float:
     return float(nic.runner.entries)
+
+
+def _legs(nic: Nic) -> float:
+    return float(nic.runner.legs.tracked)
 
 
 def _agent_spent(nic: Nic) -> Spent:

@@ -247,6 +247,8 @@ def test_metrics(running: Lab, api: httpx.Client) -> None:
 
     assert value("dysco_device_ready", device="nic1") == 1
     assert value("dysco_session_entries", device="nic1") == 2
+    assert value("dysco_legs_tracked", device="nic1") == 1
+    assert value("dysco_ports_in_use", device="nic1", host="client") == 1
     assert value("dysco_sessions", host="client", state="sent") == 1
     assert value("dysco_agent_events_total", host="client", event="session_started") >= 1
     assert value("dysco_device_events_total", device="nic1", event="packet_in_host_syn") >= 1

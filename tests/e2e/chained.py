@@ -163,8 +163,12 @@ class Conversation:
         server: str = "server",
         local_port: int = 0,
         seconds: float = 8.0,
+        isns: tuple[int, int] | None = None,
     ) -> None:
-        """Connect. Raises OSError as connect() does."""
+        """Connect. Raises OSError as connect() does.
+
+        `isns`: the initial sequence numbers of client and server, with a `local_port`, over IPv4.
+        """
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         with network.host(server).entered():
             listener = socket.socket(family)
@@ -180,7 +184,10 @@ class Conversation:
             self.client.settimeout(seconds)
             if local_port:
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self.client.bind(("", local_port))
+                self.client.bind((network.address(client, version), local_port))
+            if isns is not None:
+                prepare(network, (client, local_port), (server, port), isns)
+                set_isn(self.client, isns[0])
             self.client.connect((network.address(server, version), port))
             self.server, self.server_sees = listener.accept()
             self.server.settimeout(seconds)
@@ -210,11 +217,23 @@ class Conversation:
 
     def reset(self, *, by_server: bool = False) -> None:
         """RST by the client, or by the server."""
+        self.abort(by_server=by_server)
+        self.see_reset(by_server=by_server)
+
+    def ends(self, *, by_server: bool) -> tuple[socket.socket, socket.socket]:
+        """The end that does something, and the other one."""
         assert self.server is not None
-        ends = (self.server, self.client) if by_server else (self.client, self.server)
-        first, other = ends
+        return (self.server, self.client) if by_server else (self.client, self.server)
+
+    def abort(self, *, by_server: bool) -> None:
+        """RST, which may be on its way for a while."""
+        first, _ = self.ends(by_server=by_server)
         first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         first.close()
+
+    def see_reset(self, *, by_server: bool) -> None:
+        """The RST of one end has come to the other."""
+        _, other = self.ends(by_server=by_server)
         with contextlib.suppress(ConnectionResetError):
             assert other.recv(1) != b"", "a FIN came instead of a RST"
 
@@ -223,6 +242,61 @@ class Conversation:
         self.client.close()
         if self.server is not None:
             self.server.close()
+
+
+_REPAIR, _REPAIR_QUEUE, _QUEUE_SEQ, _REPAIR_WINDOW = 19, 20, 21, 29
+"""Options of TCP, by linux/tcp.h."""
+_RECEIVES, _SENDS = 1, 2
+_MODULUS = 1 << 32
+_PAST_TIME_WAIT = 65538
+"""A SYN that finds a TIME_WAIT is answered by a number so far past its last: Linux, RFC 6191."""
+
+
+def set_isn(end: socket.socket, isn: int) -> None:
+    """The initial sequence number of a socket that is yet to connect."""
+    end.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
+    _set_next(end, _SENDS, isn)
+    _end_repair(end)
+
+
+def prepare(
+    network: Network, client: tuple[str, int], server: tuple[str, int], isns: tuple[int, int]
+) -> None:
+    """Let the server's next answer to this client begin with a number: by a TIME_WAIT."""
+    sent, received = isns[1] - _PAST_TIME_WAIT, isns[0] - 100_000
+    ends = [(name, (network.address(name), port)) for name, port in (server, client)]
+    pair = []
+    for index, (mine, other) in enumerate(((sent, received), (received, sent))):
+        (name, me), (_, peer) = ends[index], ends[1 - index]
+        with network.host(name).entered():
+            end = socket.socket()
+        end.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
+        end.bind(me)
+        _set_next(end, _SENDS, mine)
+        _set_next(end, _RECEIVES, other)
+        end.connect(peer)
+        first = other % _MODULUS
+        window = struct.pack("5I", first, 65535, 65535, 65535, first)
+        end.setsockopt(socket.IPPROTO_TCP, _REPAIR_WINDOW, window)
+        end.settimeout(5.0)
+        pair.append(end)
+    for end in pair:
+        _end_repair(end)
+    pair[0].close()
+    assert pair[1].recv(1) == b""
+    pair[1].close()
+    state = ["ss", "-Htan", "state", "time-wait", f"dport = :{client[1]}"]
+    wait_until(lambda: bool(network.host(server[0]).run(state).strip()), "a TIME_WAIT", 5.0)
+
+
+def _set_next(end: socket.socket, queue: int, number: int) -> None:
+    end.setsockopt(socket.IPPROTO_TCP, _REPAIR_QUEUE, queue)
+    end.setsockopt(socket.IPPROTO_TCP, _QUEUE_SEQ, struct.pack("I", number % _MODULUS))
+
+
+def _end_repair(end: socket.socket) -> None:
+    end.setsockopt(socket.IPPROTO_TCP, _REPAIR, -1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def connect(

@@ -56,8 +56,8 @@ from dysco.agent.session import Session, State
 class Reconfigurer:
     """All that an agent does about reconfigurations."""
 
-    def __init__(self, core: Core, patience: Patience | None = None) -> None:
-        means = Means(core, patience or Patience())
+    def __init__(self, core: Core, patience: Patience) -> None:
+        means = Means(core, patience)
         orders = Orders(core, means)
         self._core = core
         self._means = means

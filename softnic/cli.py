@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from softnic.build import server_object
 from softnic.native import DataPlaneError, NativeDataPlane, compile_program
 from softnic.p4runtime.device import Device
-from softnic.p4runtime.server import BindError, Server, Tls
+from softnic.p4runtime.front import BindError, Tls
+from softnic.p4runtime.server import Server
 from softnic.p4runtime.service import API_VERSION
 from softnic.pcap import Capture
 from softnic.stf import command as stf
@@ -219,6 +221,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _build_ahead() -> None:
+    """Compile the server beside the program, where neither is in the cache."""
+    with contextlib.suppress(OSError, RuntimeError):  # told when the server is made
+        server_object()
+
+
 @contextlib.contextmanager
 def _running(options: Options) -> Iterator[str]:
     """The device while it serves; the value is the line that says it is ready."""
@@ -227,6 +235,7 @@ def _running(options: Options) -> Iterator[str]:
             socket.if_nametoindex(interface)
         except OSError as error:
             raise StartError(f"there is no network interface {interface!r}") from error
+    threading.Thread(target=_build_ahead, daemon=True).start()
     with contextlib.ExitStack() as stack:
         try:
             dp = NativeDataPlane(

@@ -16,6 +16,7 @@ Names are those of the bmv2 JSON, which are also the P4Info preamble names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Protocol
@@ -328,6 +329,12 @@ class DataPlane(Protocol):
 
     def write(self, updates: Sequence[Update]) -> list[Status]:
         """Apply `updates` in order; one status for each."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """While it is entered nobody else writes or has it: whole batches only are seen.
+
+        Fair: who waited longest is next. Not to be entered twice by one thread.
+        """
 
     def write_head(self, request: bytes) -> WriteHead:
         """Read what stands around the updates; ValueError if the request is damaged."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from softnic.clib import buffer, runtime
 from softnic.dataplane import (
@@ -18,6 +19,10 @@ from softnic.dataplane import (
     WireTable,
     WriteHead,
 )
+
+if TYPE_CHECKING:
+    _Spans = ctypes.Array[ctypes.c_uint64] | ctypes._Pointer[ctypes.c_uint64]
+    """Offset and length of each update."""
 
 _KINDS = {kind: number for number, kind in enumerate(MatchKind)}
 """`enum sn_match` (runtime/softnic.h) has the order of `MatchKind`."""
@@ -84,7 +89,12 @@ def write_encoded(
     while lib.sn_wire_write(device, address, request, len(request), place, status, spans):
         index = (place[1] & 0xFFFFFFFF) - 1
         other(index, _update(request, spans, index))
-    failed = bytes(status)[:count].translate(_FAILED)
+    return failures(request, bytes(status)[:count], spans)
+
+
+def failures(request: bytes, status: bytes, spans: _Spans) -> list[tuple[int, Status, bytes]]:
+    """The updates that native code tried and that failed: index, status and bytes of each."""
+    failed = status.translate(_FAILED)
     out, at = [], failed.find(1)
     while at >= 0:
         out.append((at, Status(status[at]), _update(request, spans, at)))
@@ -95,7 +105,7 @@ def write_encoded(
 _FAILED = bytes(0 if status in (Status.OK, _OTHER) else 1 for status in range(256))
 
 
-def _update(request: bytes, spans: ctypes.Array[ctypes.c_uint64], index: int) -> bytes:
+def _update(request: bytes, spans: _Spans, index: int) -> bytes:
     at, size = spans[2 * index], spans[2 * index + 1]
     return request[at : at + size]
 

@@ -36,7 +36,7 @@ class _Program:
 
 
 _PROGRAMS = (
-    _Program("gcc", "gcc libc6-dev", "softnic compiles the P4 program with it"),
+    _Program("gcc", "gcc libc6-dev", "softnic compiles the P4 program and itself with it"),
     _Program("ip", "iproute2", "network namespaces of the demo"),
     _Program("nft", "nftables", "firewall and NAT of the demo"),
     _Program("conntrack", "conntrack", "the firewall's state, shown by the demo", required=False),
@@ -51,11 +51,19 @@ _PROGRAMS = (
 )
 
 
+_HEADERS = (
+    ("nghttp2/nghttp2.h", "libnghttp2-dev", "softnic speaks HTTP/2 with it"),
+    ("openssl/ssl.h", "libssl-dev", "and TLS with it"),
+)
+"""File below /usr/include, Debian package, purpose."""
+
+
 def examine(server: str) -> list[Finding]:
     """Everything that matters here; `server` is where the daemon should be."""
     return [
         _python(),
         *map(_program, _PROGRAMS),
+        *map(_headers, _HEADERS),
         _namespaces(),
         _device_file("/dev/net/tun", "some middleboxes; not needed for the demo", required=False),
         _conntrack(),
@@ -88,6 +96,12 @@ def _program(program: _Program) -> Finding:
         program.purpose,
         f"apt install {program.package}",
     )
+
+
+def _headers(row: tuple[str, str, str]) -> Finding:
+    file, package, purpose = row
+    found = Path("/usr/include", file).exists()
+    return Finding(file, found, required=True, purpose=purpose, remedy=f"apt install {package}")
 
 
 def _which(name: str) -> str | None:

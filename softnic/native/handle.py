@@ -72,6 +72,11 @@ class Handle:
             raise DataPlaneError(f"{self.name}: closed")
         return self._dev
 
+    @property
+    def address(self) -> int:
+        """Where the device is, for native code that works on it too."""
+        return self._d
+
     def _loaded(self) -> NativeProgram:
         if self._program is None:
             raise DataPlaneError(f"{self.name}: no program is loaded")

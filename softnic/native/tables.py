@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from softnic import wire
 from softnic.clib import buffer
@@ -51,6 +52,16 @@ class Tables(Handle):
             for place, s in zip(places, status, strict=True):
                 out[place] = Status(s)
         return out
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other writers out (see `dataplane.DataPlane`), native ones too."""
+        device = self._d
+        self._lib.sn_entities_lock(device)
+        try:
+            yield
+        finally:
+            self._lib.sn_entities_unlock(device)
 
     def write_head(self, request: bytes) -> WriteHead:
         """Read what stands around the updates; ValueError if the request is damaged."""

@@ -48,6 +48,16 @@ class Outcome:
     """Set when the primary changed: its notice waits until writes in flight are done."""
 
 
+@dataclass(frozen=True, slots=True)
+class RoleView:
+    """A role as it stands: its primary, with that one's election id, and what the role may do."""
+
+    name: str
+    primary: Hashable | None
+    primary_id: int | None
+    config: RoleConfig
+
+
 @dataclass(slots=True)
 class _Role:
     clients: dict[Hashable, int | None] = field(default_factory=dict)
@@ -145,6 +155,13 @@ class Arbiter:
     def primaries(self) -> list[tuple[Hashable, RoleConfig]]:
         """The primary of every role that has one. Any thread, without a lock."""
         return [(s.primary, s.config) for s in list(self._roles.values()) if s.primary is not None]
+
+    def roles(self) -> list[RoleView]:
+        """All roles as they stand."""
+        return [
+            RoleView(name, state.primary, state.primary_id, state.config)
+            for name, state in self._roles.items()
+        ]
 
     def _notices(self, role: str, streams: list[Hashable]) -> tuple[Notice, ...]:
         state = self._roles[role]

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from finsy.proto import U128, p4r
 
-from softnic.p4runtime.arbitration import DEFAULT_ROLE, Arbiter, Notice, Outcome
+from softnic.p4runtime.arbitration import DEFAULT_ROLE, Arbiter, Notice, Outcome, RoleView
 from softnic.p4runtime.drops import Drops
 from softnic.p4runtime.errors import Code, P4RuntimeError
 from softnic.p4runtime.roles import RoleConfig, parse_role
 from softnic.p4runtime.stream import Outbox
 
 _MAX_STREAMS = 32
-"""Open streams; each holds two threads."""
+"""Open streams."""
 
 
 @dataclass(eq=False, slots=True)
@@ -33,13 +33,22 @@ class Clients:
     """All streams of one device; any thread."""
 
     def __init__(
-        self, device_id: int, drops: Drops, settle: Callable[[], None], changed: Callable[[], None]
+        self,
+        device_id: int,
+        drops: Drops,
+        settle: Callable[[], None],
+        changed: Callable[[], None],
+        show: Callable[[list[RoleView]], None],
     ) -> None:
-        """`settle` waits for writes in flight; `changed` hears of every new primary."""
+        """`settle` waits for writes in flight; `changed` hears of every new primary.
+
+        `show` is told how the roles stand before anybody else is.
+        """
         self._device_id = device_id
         self._drops = drops
         self._settle = settle
         self._changed = changed
+        self._show = show
         self._arbiter = Arbiter(max_clients=_MAX_STREAMS)
         self._streams: set[Client] = set()
         self._lock = threading.Lock()
@@ -49,9 +58,9 @@ class Clients:
         """Open streams now."""
         return len(self._streams)
 
-    def connect(self, break_off: Callable[[], object]) -> Client:
-        """A new stream; RESOURCE_EXHAUSTED if there are too many. `break_off` ends it at once."""
-        client = Client(Outbox(self._drops, break_off))
+    def connect(self, outbox: Outbox) -> Client:
+        """A new stream; RESOURCE_EXHAUSTED if there are too many."""
+        client = Client(outbox)
         with self._lock:
             if len(self._streams) >= _MAX_STREAMS:
                 raise P4RuntimeError(
@@ -73,13 +82,17 @@ class Clients:
             election_id = (
                 U128.decode(message.election_id) if message.HasField("election_id") else None
             )
-            self._tell(self._arbiter.update(client, role, election_id, config))
+            outcome = self._arbiter.update(client, role, election_id, config)
+            self._show(self._arbiter.roles())
+            self._tell(outcome)
 
     def leave(self, client: Client) -> None:
         """The stream ended; harmless if that is known."""
         with self._lock:
             self._streams.discard(client)
-            self._tell(self._arbiter.leave(client))
+            outcome = self._arbiter.leave(client)
+            self._show(self._arbiter.roles())
+            self._tell(outcome)
 
     def check_primary(self, role: str, election_id: int | None) -> RoleConfig:
         """What the role may do; errors unless the request comes from its primary (12)."""
@@ -112,6 +125,11 @@ class Clients:
                 stream.outbox.put(message)
                 sent = True
         return sent
+
+    def show(self) -> None:
+        """Tell how the roles stand, once more."""
+        with self._lock:
+            self._show(self._arbiter.roles())
 
     def close(self) -> None:
         """End all streams."""

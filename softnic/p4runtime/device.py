@@ -1,32 +1,52 @@
 """One P4 device as its clients see it: pipeline, entities and clients around a data plane.
 
 Locks, taken in this order: a push of a pipeline (slow: it compiles) > arbitration (in Clients)
-> entities (short: every Write, the selecting part of every Read, the switch to a new pipeline).
+> the data plane's `exclusive` (short: every Write, the selecting part of every Read, the switch to
+a new pipeline). Native code, which does plain Writes by itself, has only the last, and goes by what
+`attach`'s front was shown.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from finsy.proto import U128, p4r
 
-from softnic.dataplane import DataPlane
+from softnic.dataplane import DataPlane, Status
 from softnic.p4runtime import pre
-from softnic.p4runtime.clients import Clients
+from softnic.p4runtime.arbitration import RoleView
+from softnic.p4runtime.clients import Client, Clients
 from softnic.p4runtime.drops import Drops
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
 from softnic.p4runtime.pipeline import Compile, Pipeline, prepare, select
 from softnic.p4runtime.reader import Reader, chunks
 from softnic.p4runtime.roles import RoleConfig
-from softnic.p4runtime.writer import Writer
+from softnic.p4runtime.writer import Writer, refusals
 
 _PUSH_WAIT_S = 300.0
 """Seconds that a push waits for another one's compiler."""
 
 Push = p4r.SetForwardingPipelineConfigRequest
 _WITH_CONFIG = (Push.VERIFY, Push.VERIFY_AND_SAVE, Push.VERIFY_AND_COMMIT)
+
+
+class Front(Protocol):
+    """Who does the plain part of the work without asking, and so must know how things stand."""
+
+    def show_roles(self, roles: Iterable[tuple[RoleView, int]]) -> None:
+        """Who is primary: each role with its primary's stream."""
+
+    def show_pipeline(
+        self, device_id: int, generation: int, pipeline: Pipeline | None, *, may_write: bool
+    ) -> None:
+        """What runs; writes that fail name the generation."""
+
+
+_KEPT_GENERATIONS = 4
+"""Pipelines that are remembered for writes whose errors are not worded yet."""
 
 
 class Device:
@@ -36,12 +56,23 @@ class Device:
         self.device_id = device_id
         self.dp = dp
         self.drops = Drops()
-        self.entities = threading.Lock()
-        self.clients = Clients(device_id, self.drops, self._settle, self._primary_changed)
+        self.clients = Clients(
+            device_id, self.drops, self._settle, self._primary_changed, self._show_roles
+        )
         self._compile = compile_program
         self._push = threading.Lock()
         self._pipeline: Pipeline | None = None
         self._saved: Pipeline | None = None
+        self._front: Front | None = None
+        self._generation = 0
+        self._generations: dict[int, Pipeline] = {}
+
+    def attach(self, front: Front) -> None:
+        """Keep this one informed, from now on."""
+        with self.dp.exclusive():
+            self._front = front
+            self._show_pipeline()
+        self.clients.show()
 
     @property
     def pipeline(self) -> Pipeline | None:
@@ -65,9 +96,24 @@ class Device:
         self._check_sender(head.device_id, head.role_id, role_name, head.election_id)
         if head.atomicity != p4r.WriteRequest.CONTINUE_ON_ERROR:
             raise unimplemented(f"atomicity {head.atomicity}: only CONTINUE_ON_ERROR is supported")
-        with self.entities:
+        with self.dp.exclusive():
             role = self.clients.check_primary(role_name, head.election_id)
             return Writer(self.dp, self._ready(), role).apply(encoded, head.updates)
+
+    def refusals(
+        self, generation: int, count: int, failed: Iterable[tuple[int, Status, bytes]]
+    ) -> list[P4RuntimeError | None]:
+        """The errors of a Write of `count` updates that native code did, where some failed."""
+        results: list[P4RuntimeError | None] = [None] * count
+        pipeline = self._generations.get(generation)
+        if pipeline is None:
+            gone = P4RuntimeError(Code.ABORTED, "failed, and its pipeline was replaced meanwhile")
+            for index, _, _ in failed:
+                results[index] = gone
+            return results
+        for index, error in refusals(pipeline, failed):
+            results[index] = error
+        return results
 
     def read(
         self, request: p4r.ReadRequest
@@ -77,7 +123,7 @@ class Device:
         role = self.clients.role_config(request.role)
         results: list[P4RuntimeError | None] = []
         selected: list[Iterator[p4r.Entity]] = []
-        with self.entities:
+        with self.dp.exclusive():
             reader = Reader(self.dp, self._ready(), role)
             for wanted in request.entities:
                 try:
@@ -120,14 +166,15 @@ class Device:
             if action == Push.VERIFY_AND_COMMIT:
                 self._commit(request, pipeline)
             elif action == Push.VERIFY_AND_SAVE:
-                with self.entities:
+                with self.dp.exclusive():
                     self._check_pusher(request)
                     self._saved = pipeline
+                    self._show_pipeline()
         else:
             raise invalid(f"action {action} is none of SetForwardingPipelineConfig's")
 
     def _commit(self, request: p4r.SetForwardingPipelineConfigRequest, pipeline: Pipeline) -> None:
-        with self.entities:
+        with self.dp.exclusive():
             self._check_pusher(request)
             if self._pipeline is not None:
                 pre.clear(self.dp, self._pipeline.state)
@@ -138,16 +185,18 @@ class Device:
             except RuntimeError as error:
                 raise P4RuntimeError(Code.RESOURCE_EXHAUSTED, str(error)) from error
             self._pipeline, self._saved = pipeline, None
+            self._show_pipeline()
 
     def _reconcile(self, request: p4r.SetForwardingPipelineConfigRequest) -> None:
         if not request.HasField("config"):
             raise invalid("RECONCILE_AND_COMMIT needs a config")
-        with self.entities:
+        with self.dp.exclusive():
             self._check_pusher(request)
             running = self._pipeline
             if running is not None and running.is_same_program(request.config):
                 self._pipeline = dataclasses.replace(running, config=request.config)
                 self._saved = None
+                self._show_pipeline()
                 return
         if running is not None:
             raise invalid(
@@ -184,11 +233,30 @@ class Device:
                 Code.PERMISSION_DENIED, f"role {request.role!r} may not set the pipeline"
             )
 
+    def _show_pipeline(self) -> None:
+        if self._front is None:
+            return
+        self._generation += 1
+        if self._pipeline is not None:
+            self._generations[self._generation] = self._pipeline
+        self._generations.pop(self._generation - _KEPT_GENERATIONS, None)
+        self._front.show_pipeline(
+            self.device_id, self._generation, self._pipeline, may_write=self._saved is None
+        )
+
+    def _show_roles(self, roles: list[RoleView]) -> None:
+        if self._front is not None:
+            self._front.show_roles((role, _stream_of(role)) for role in roles)
+
     def _settle(self) -> None:
         """Wait for the writes that began before the primary changed; later ones are refused."""
-        with self.entities:
+        with self.dp.exclusive():
             return
 
     def _primary_changed(self) -> None:
         if self._pipeline is not None:
             self._pipeline.digests.forget_unacknowledged()
+
+
+def _stream_of(role: RoleView) -> int:
+    return role.primary.outbox.call if isinstance(role.primary, Client) else 0

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 
-import grpc
 from finsy.proto import p4r, rpc_status
 
 _ERROR_TYPE_URL = "type.googleapis.com/p4.v1.Error"
-_DETAILS_KEY = "grpc-status-details-bin"
 _TEXT_BUDGET = 4096
 """Bytes of text in one batch's details: clients take 8 KiB of metadata by default."""
 
@@ -33,16 +31,15 @@ class Code(IntEnum):
     UNAVAILABLE = 14
 
 
-GRPC_CODE = {code: grpc.StatusCode[code.name] for code in Code}
-
-
 class P4RuntimeError(Exception):
     """A request, or one update of it, that is refused."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, details: bytes = b"") -> None:
+        """`details`: a google.rpc.Status, for the RPC's trailer `grpc-status-details-bin`."""
         super().__init__(message)
         self.code = code
         self.message = message
+        self.details = details
 
 
 def invalid(message: str) -> P4RuntimeError:
@@ -75,11 +72,8 @@ def batch_status(message: str, results: Sequence[P4RuntimeError | None]) -> byte
     return status.SerializeToString()
 
 
-def abort_batch(
-    context: grpc.ServicerContext, what: str, results: Sequence[P4RuntimeError | None]
-) -> None:
-    """End the RPC with UNKNOWN and the status of every element."""
+def batch_error(what: str, results: Sequence[P4RuntimeError | None]) -> P4RuntimeError:
+    """UNKNOWN, with the status of every element; one of them at least failed."""
     failed = [r for r in results if r is not None]
     message = f"{len(failed)} of {len(results)} {what} failed; first: {failed[0].message}"
-    context.set_trailing_metadata(((_DETAILS_KEY, batch_status(message, results)),))
-    context.abort(grpc.StatusCode.UNKNOWN, message)
+    return P4RuntimeError(Code.UNKNOWN, message, batch_status(message, results))

@@ -1,5 +1,7 @@
 """From the data plane's events to the primary's stream: one thread, no polling.
 
+Packet-ins don't come here: native code sends them (server/hot.c).
+
 It sleeps in `DataPlane.events` until something happens or a digest list is due.
 """
 
@@ -11,9 +13,8 @@ from collections.abc import Callable, Sequence
 
 from finsy.proto import p4r
 
-from softnic.dataplane import DigestEvent, Event, IdleTimeoutEvent, PacketInEvent
+from softnic.dataplane import DigestEvent, Event, IdleTimeoutEvent
 from softnic.p4runtime.device import Device
-from softnic.p4runtime.packetio import packet_in
 from softnic.p4runtime.pipeline import Pipeline
 from softnic.p4runtime.roles import RoleConfig
 
@@ -22,7 +23,7 @@ _IDLE_WAIT_S = 0.5
 
 
 class Notifier:
-    """Carries packet-ins, digests and idle timeouts up."""
+    """Carries digests and idle timeouts up."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -42,6 +43,7 @@ class Notifier:
     def _run(self) -> None:
         while not self._stop.is_set():
             events = self._device.dp.events(self._wait_s())
+            self._device.drops.look()
             pipeline = self._device.pipeline
             if pipeline is None:
                 if events:
@@ -62,34 +64,13 @@ class Notifier:
 
     def _one(self, pipeline: Pipeline, event: Event) -> bool:
         """Handle an event; True if it is an idle timeout, left to be sent with others."""
-        if isinstance(event, PacketInEvent):
-            self._packet_in(pipeline, event)
-        elif isinstance(event, DigestEvent):
+        if isinstance(event, DigestEvent):
             now_ns = time.monotonic_ns()
             digest_list = pipeline.digests.add(event.name, event.data, now_ns)
             if digest_list is not None:
                 self._digest_list(digest_list)
-        else:
-            return True
-        return False
-
-    def _packet_in(self, pipeline: Pipeline, event: PacketInEvent) -> None:
-        message = packet_in(pipeline.schema.packet_in, event.frame)
-        drops = self._device.drops
-        if message is None:
-            drops.count("packet-in shorter than its header")
-            return
-
-        def wants(role: RoleConfig) -> bool:
-            if not role.receives_packet_ins:
-                return False
-            chosen = role.packet_in_filter
-            return chosen is None or any(
-                (m.metadata_id, m.value) == chosen for m in message.packet.metadata
-            )
-
-        if not self._device.clients.send(message, wants):
-            drops.count("packet-in without a primary")
+            return False
+        return True
 
     def _digest_list(self, digest_list: p4r.DigestList) -> None:
         digest_list.timestamp = time.time_ns()
@@ -99,7 +80,7 @@ class Notifier:
 
     def _idle_timeouts(self, pipeline: Pipeline, events: Sequence[Event]) -> None:
         by_table: dict[int, p4r.StreamMessageResponse] = {}
-        with self._device.entities:
+        with self._device.dp.exclusive():
             for event in events:
                 if not isinstance(event, IdleTimeoutEvent):
                     continue

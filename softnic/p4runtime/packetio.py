@@ -1,29 +1,15 @@
-"""Packet-in and packet-out: the controller headers as metadata (16.1)."""
+"""Packet-outs that native code left: what is wrong with them, by name (16.1).
+
+What is right never comes here, nor do packet-ins: see server/hot.c.
+"""
 
 from __future__ import annotations
 
 from finsy.proto import p4r
 
-from softnic.p4runtime.codec import pack, uint_to_bytes
+from softnic.p4runtime.codec import pack
 from softnic.p4runtime.errors import P4RuntimeError, invalid
 from softnic.p4runtime.schema import ControllerHeader
-
-
-def packet_in(header: ControllerHeader, frame: bytes) -> p4r.StreamMessageResponse | None:
-    """The message of a frame from the CPU port; None if it is shorter than its header."""
-    size = header.size
-    if len(frame) < size:
-        return None
-    message = p4r.StreamMessageResponse()
-    packet = message.packet
-    packet.payload = frame[size:]
-    value = int.from_bytes(frame[:size], "big")
-    for field in header.fields:
-        packet.metadata.add(
-            metadata_id=field.id,
-            value=uint_to_bytes(value >> field.shift & ((1 << field.bits) - 1)),
-        )
-    return message
 
 
 class PacketOutEncoder:

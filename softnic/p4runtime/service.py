@@ -1,163 +1,130 @@
-"""The P4Runtime RPCs: what arrives over gRPC, handed to the device, errors as statuses."""
+"""The P4Runtime RPCs: what native code handed over, given to the device, errors as statuses."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
 
-import grpc
 from finsy.proto import p4r
+from google.protobuf.message import DecodeError, Message
 
 from softnic.p4runtime.clients import Client
 from softnic.p4runtime.device import Device
-from softnic.p4runtime.errors import (
-    GRPC_CODE,
-    Code,
-    P4RuntimeError,
-    abort_batch,
-    invalid,
-    unimplemented,
-)
+from softnic.p4runtime.errors import Code, P4RuntimeError, batch_error, invalid, unimplemented
+from softnic.p4runtime.front import Front, Handed, Kind, Method, Sent
+from softnic.p4runtime.stream import Outbox
 
 _log = logging.getLogger(__name__)
 
 API_VERSION = "1.4.0"
-_MAX_READS = 16
+MAX_READS = 16
 """Reads at a time: each holds a thread for as long as its client takes."""
+_READ_AHEAD = 1 << 16
+"""Bytes of a Read's answer that wait for its client."""
+
+_M = TypeVar("_M", bound=Message)
 
 
 class P4RuntimeService:
-    """Serves one device; gRPC calls from its thread pool."""
+    """Serves one device. Calls may come from any thread, those of streams from one."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, front: Front) -> None:
         self._device = device
-        self._reads = threading.BoundedSemaphore(_MAX_READS)
+        self._front = front
+        self._reads = threading.BoundedSemaphore(MAX_READS)
+        self._clients: dict[int, Client] = {}
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The RPCs by name. A Write stays as it is on the wire: native code reads it."""
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        both = grpc.stream_stream_rpc_method_handler
-        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-            "Write": unary(self.write, None, p4r.WriteResponse.SerializeToString),
-            "Read": stream(
-                self.read, p4r.ReadRequest.FromString, p4r.ReadResponse.SerializeToString
-            ),
-            "SetForwardingPipelineConfig": unary(
-                self.set_pipeline,
-                p4r.SetForwardingPipelineConfigRequest.FromString,
-                p4r.SetForwardingPipelineConfigResponse.SerializeToString,
-            ),
-            "GetForwardingPipelineConfig": unary(
-                self.get_pipeline,
-                p4r.GetForwardingPipelineConfigRequest.FromString,
-                p4r.GetForwardingPipelineConfigResponse.SerializeToString,
-            ),
-            "Capabilities": unary(
-                self.capabilities,
-                p4r.CapabilitiesRequest.FromString,
-                p4r.CapabilitiesResponse.SerializeToString,
-            ),
-            "StreamChannel": both(
-                self.stream_channel,
-                p4r.StreamMessageRequest.FromString,
-                p4r.StreamMessageResponse.SerializeToString,
-            ),
-        }
-        return grpc.method_handlers_generic_handler("p4.v1.P4Runtime", methods)
+    # -- calls -----------------------------------------------------------------------------
 
-    def write(self, request: bytes, context: grpc.ServicerContext) -> p4r.WriteResponse:
-        """Apply a batch of updates."""
+    def call(self, handed: Handed) -> None:
+        """Do a call and end it."""
         try:
-            results = self._device.write(request)
+            body = self._METHODS[handed.method](self, handed)
         except P4RuntimeError as error:
-            context.abort(GRPC_CODE[error.code], error.message)
-        if any(results):
-            abort_batch(context, "updates", results)
-        return p4r.WriteResponse()
+            self._front.end(handed.call, error.code, error.message, error.details)
+        else:
+            self._front.end(handed.call, Code.OK, body=body)
 
-    def read(
-        self, request: p4r.ReadRequest, context: grpc.ServicerContext
-    ) -> Iterator[p4r.ReadResponse]:
-        """Stream the entities asked for."""
+    def _write(self, handed: Handed) -> bytes:
+        if handed.kind is Kind.FAILED_WRITE:
+            count, failed = handed.updates, handed.failed
+            results = self._device.refusals(handed.generation, count, failed)
+        else:
+            results = self._device.write(handed.message())
+        if any(results):
+            raise batch_error("updates", results)
+        return b""
+
+    def _read(self, handed: Handed) -> bytes | None:
+        request = _parsed(p4r.ReadRequest, handed)
         if not self._reads.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_READS} reads are going on")
+            raise P4RuntimeError(Code.RESOURCE_EXHAUSTED, f"{MAX_READS} reads are going on")
         try:
             responses, results = self._device.read(request)
-            yield from responses
-        except P4RuntimeError as error:
-            context.abort(GRPC_CODE[error.code], error.message)
+            for response in responses:
+                if self._front.send(handed.call, response.SerializeToString()) is not Sent.SENT:
+                    return None
+                if not self._front.wait(handed.call, _READ_AHEAD):
+                    return None
         finally:
             self._reads.release()
         if any(results):
-            abort_batch(context, "read requests", results)
+            raise batch_error("read requests", results)
+        return None
 
-    def set_pipeline(
-        self, request: p4r.SetForwardingPipelineConfigRequest, context: grpc.ServicerContext
-    ) -> p4r.SetForwardingPipelineConfigResponse:
-        """Verify, save or commit a pipeline."""
+    def _set_pipeline(self, handed: Handed) -> bytes:
         try:
-            self._device.set_pipeline(request)
+            self._device.set_pipeline(_parsed(p4r.SetForwardingPipelineConfigRequest, handed))
         except P4RuntimeError as error:
             _log.warning("SetForwardingPipelineConfig refused: %s", error.message)
-            context.abort(GRPC_CODE[error.code], error.message)
-        return p4r.SetForwardingPipelineConfigResponse()
+            raise
+        return b""
 
-    def get_pipeline(
-        self, request: p4r.GetForwardingPipelineConfigRequest, context: grpc.ServicerContext
-    ) -> p4r.GetForwardingPipelineConfigResponse:
-        """Return the pipeline's config, or the parts asked for."""
-        try:
-            config = self._device.get_pipeline(request)
-        except P4RuntimeError as error:
-            context.abort(GRPC_CODE[error.code], error.message)
-        return p4r.GetForwardingPipelineConfigResponse(config=config)
+    def _get_pipeline(self, handed: Handed) -> bytes:
+        request = _parsed(p4r.GetForwardingPipelineConfigRequest, handed)
+        config = self._device.get_pipeline(request)
+        return p4r.GetForwardingPipelineConfigResponse(config=config).SerializeToString()
 
-    def capabilities(
-        self, request: p4r.CapabilitiesRequest, context: grpc.ServicerContext
-    ) -> p4r.CapabilitiesResponse:
-        """Say which version of P4Runtime this is."""
-        return p4r.CapabilitiesResponse(p4runtime_api_version=API_VERSION)
+    def _capabilities(self, handed: Handed) -> bytes:
+        _parsed(p4r.CapabilitiesRequest, handed)
+        return p4r.CapabilitiesResponse(p4runtime_api_version=API_VERSION).SerializeToString()
 
-    def stream_channel(
-        self,
-        request_iterator: Iterator[p4r.StreamMessageRequest],
-        context: grpc.ServicerContext,
-    ) -> Iterator[p4r.StreamMessageResponse]:
-        """Arbitration, packets and notifications; lives as long as its client."""
+    _METHODS: ClassVar[Mapping[Method, Callable[[P4RuntimeService, Handed], bytes | None]]] = {
+        Method.WRITE: _write,
+        Method.READ: _read,
+        Method.SET_PIPELINE: _set_pipeline,
+        Method.GET_PIPELINE: _get_pipeline,
+        Method.CAPABILITIES: _capabilities,
+    }
+
+    # -- streams ---------------------------------------------------------------------------
+
+    def stream(self, handed: Handed) -> None:
+        """Take what became of a stream, or a message of it; an error ends the stream."""
         try:
-            client = self._device.clients.connect(context.cancel)
+            self._EVENTS[handed.kind](self, handed)
         except P4RuntimeError as error:
-            context.abort(GRPC_CODE[error.code], error.message)
-        reader = threading.Thread(
-            target=self._take, args=(client, request_iterator), name="stream-reader", daemon=True
-        )
-        try:
-            if not context.add_callback(client.outbox.close):
-                return
-            reader.start()
-            yield from client.outbox
-        except P4RuntimeError as error:
-            context.abort(GRPC_CODE[error.code], error.message)
-        finally:
+            self._front.end(handed.call, error.code, error.message)
+
+    def _opened(self, handed: Handed) -> None:
+        outbox = Outbox(self._front, handed.call, self._device.drops)
+        self._clients[handed.call] = self._device.clients.connect(outbox)
+
+    def _half_closed(self, handed: Handed) -> None:
+        self._front.end(handed.call, Code.OK)
+
+    def _closed(self, handed: Handed) -> None:
+        client = self._clients.pop(handed.call, None)
+        if client is not None:
             self._device.clients.leave(client)
 
-    def _take(self, client: Client, requests: Iterator[p4r.StreamMessageRequest]) -> None:
-        """The stream's other direction, in a thread of its own, until the client is done."""
-        end: P4RuntimeError | None = P4RuntimeError(Code.INTERNAL, "the stream's reader failed")
-        try:
-            for request in requests:
-                self._one(client, request)
-            end = None
-        except P4RuntimeError as error:
-            end = error
-        except grpc.RpcError:
-            end = None  # the client broke the stream
-        finally:
-            client.outbox.close(end)
-
-    def _one(self, client: Client, request: p4r.StreamMessageRequest) -> None:
+    def _message(self, handed: Handed) -> None:
+        client = self._clients.get(handed.call)
+        if client is None:
+            return  # it was refused
+        request = _parsed(p4r.StreamMessageRequest, handed)
         match request.WhichOneof("update"):
             case "packet":
                 self._packet_out(client, request.packet)
@@ -170,6 +137,13 @@ class P4RuntimeService:
                 message = _stream_error(error)
                 message.error.other.other.CopyFrom(request.other)
                 client.outbox.put(message)
+
+    _EVENTS: ClassVar[Mapping[Kind, Callable[[P4RuntimeService, Handed], None]]] = {
+        Kind.OPENED: _opened,
+        Kind.MESSAGE: _message,
+        Kind.HALF_CLOSED: _half_closed,
+        Kind.CLOSED: _closed,
+    }
 
     def _packet_out(self, client: Client, packet: p4r.PacketOut) -> None:
         try:
@@ -203,6 +177,15 @@ class P4RuntimeService:
             message = _stream_error(error)
             message.error.digest_list_ack.digest_list_ack.CopyFrom(ack)
             client.outbox.put(message)
+
+
+def _parsed(kind: type[_M], handed: Handed) -> _M:
+    try:
+        return kind.FromString(handed.message())
+    except DecodeError as error:
+        raise P4RuntimeError(
+            Code.INTERNAL, f"the request is no {kind.DESCRIPTOR.full_name}: {error}"
+        ) from error
 
 
 def _stream_error(error: P4RuntimeError) -> p4r.StreamMessageResponse:

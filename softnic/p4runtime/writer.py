@@ -1,6 +1,6 @@
 """Write: the updates of one batch, in order, into the data plane (12).
 
-    WriteRequest --> data plane: plain entries, read by native code (softnic/wire.py)
+    WriteRequest --> data plane: plain entries, read by native code (runtime/wire.c)
                         '--> _one: everything else, and whatever is wrong with an entry
 
 Called with the device's lock held.
@@ -8,7 +8,7 @@ Called with the device's lock held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from finsy.proto import p4r
@@ -62,10 +62,9 @@ class Writer:
                 results[index] = error
 
         plan = self._pipeline.plan if self._role.ids is None else None
-        for index, status, data in self._dp.write_encoded(plan, request, count, other):
-            message = _decoded(data).entity.table_entry
-            codec = self._pipeline.codecs[message.table_id]
-            results[index] = _refusal(codec, codec.match(message), status)
+        failed = self._dp.write_encoded(plan, request, count, other)
+        for index, error in refusals(self._pipeline, failed):
+            results[index] = error
         return results
 
     def _one(self, update: p4r.Update) -> None:
@@ -346,6 +345,16 @@ class Writer:
                 Code.PERMISSION_DENIED,
                 f"{kind.name.lower().replace('_', ' ')} {name} is not in this role",
             )
+
+
+def refusals(
+    pipeline: Pipeline, failed: Iterable[tuple[int, Status, bytes]]
+) -> Iterator[tuple[int, P4RuntimeError]]:
+    """The errors of plain entries that native code tried and that failed."""
+    for index, status, data in failed:
+        message = _decoded(data).entity.table_entry
+        codec = pipeline.codecs[message.table_id]
+        yield index, _refusal(codec, codec.match(message), status)
 
 
 def _decoded(data: bytes) -> p4r.Update:

@@ -25,6 +25,7 @@ SN_EXPORT struct sn_device *sn_device_new(uint32_t cpu_port, uint32_t drop_port)
     pthread_mutex_init(&d->inject_mutex, NULL);
     pthread_mutex_init(&d->out_mutex, NULL);
     if (sn_ring_init(&d->ring, RING_EVENTS, RING_BYTES) < 0 ||
+        sn_ring_init(&d->punts, RING_EVENTS, RING_BYTES) < 0 ||
         sn_burst_init(&d->worker_burst) < 0 || sn_burst_init(&d->inject_burst) < 0)
         return NULL;
     return d;
@@ -47,6 +48,7 @@ SN_EXPORT int sn_device_start(struct sn_device *d) {
 SN_EXPORT void sn_device_stop(struct sn_device *d) {
     sn_ring_close(&d->ring);
     sn_trace_close(d);
+    sn_ring_close(&d->punts);
     sn_io_stop(d);
 }
 
@@ -67,6 +69,7 @@ SN_EXPORT void sn_device_free(struct sn_device *d) {
     sn_pipe_free(d->pipe);
     sn_trace_free(d);
     sn_ring_free(&d->ring);
+    sn_ring_free(&d->punts);
     sn_burst_free(&d->worker_burst);
     sn_burst_free(&d->inject_burst);
     groups_free(&d->sessions);
@@ -86,6 +89,15 @@ SN_EXPORT int sn_device_load(struct sn_device *d, const struct sn_program *prog)
     sn_unlock(&d->lock);
     sn_pipe_free(old);
     return 0;
+}
+
+/* Between these two no Write of the server comes in. Blocks while one is under way. */
+SN_EXPORT void sn_entities_lock(struct sn_device *d) {
+    sn_lock(&d->entities);
+}
+
+SN_EXPORT void sn_entities_unlock(struct sn_device *d) {
+    sn_unlock(&d->entities);
 }
 
 /* ---- tables ------------------------------------------------------------------------------ */

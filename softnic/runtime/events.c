@@ -1,6 +1,7 @@
 /* What the data plane has to tell: a bounded ring that a reader can wait on. */
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -10,6 +11,7 @@ int sn_ring_init(struct sn_ring *r, uint32_t cap, size_t max_bytes) {
     if (!r->slots) return -1;
     r->cap = cap;
     r->max_bytes = max_bytes;
+    r->fd = -1;
     pthread_condattr_t a;
     pthread_condattr_init(&a);
     pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
@@ -55,10 +57,34 @@ int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e) {
         r->slots[(r->head + r->count++) % r->cap] = e;
         r->bytes += e->len;
         pthread_cond_signal(&r->cond);
+        uint64_t one = 1;
+        if (r->fd >= 0 && r->count == 1 && write(r->fd, &one, sizeof one) < 0)
+            full = 0; /* the eventfd's counter is full: it is readable, which is all we want */
     }
     pthread_mutex_unlock(&r->mutex);
     if (full) free(e);
     return full ? -1 : 0;
+}
+
+static struct sn_event_rec *take(struct sn_ring *r) {
+    struct sn_event_rec *e = r->slots[r->head];
+    r->bytes -= e->len;
+    r->head = (r->head + 1) % r->cap;
+    r->count--;
+    return e;
+}
+
+void sn_ring_tell(struct sn_ring *r, int fd) {
+    pthread_mutex_lock(&r->mutex);
+    r->fd = fd;
+    pthread_mutex_unlock(&r->mutex);
+}
+
+struct sn_event_rec *sn_ring_pop(struct sn_ring *r) {
+    pthread_mutex_lock(&r->mutex);
+    struct sn_event_rec *e = r->count ? take(r) : NULL;
+    pthread_mutex_unlock(&r->mutex);
+    return e;
 }
 
 /*
@@ -83,10 +109,7 @@ uint64_t sn_ring_read(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t tim
         if (at + size > cap) break;
         memcpy(buf + at, e, sizeof *e + e->len);
         at += size;
-        r->bytes -= e->len;
-        r->head = (r->head + 1) % r->cap;
-        r->count--;
-        free(e);
+        free(take(r));
     }
     pthread_mutex_unlock(&r->mutex);
     return at;

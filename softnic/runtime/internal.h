@@ -23,6 +23,7 @@ struct sn_lock {
 };
 
 void sn_lock(struct sn_lock *l);
+int sn_trylock(struct sn_lock *l); /* 1: taken, 0: somebody has it or waits for it */
 void sn_unlock(struct sn_lock *l);
 
 /* ---- table.c ---------------------------------------------------------------------------- */
@@ -221,6 +222,7 @@ struct sn_ring {
     uint32_t head, count, cap;
     size_t bytes, max_bytes;
     int closed, woken;
+    int fd; /* an eventfd, written to when the ring was empty; -1: none */
 };
 
 int sn_ring_init(struct sn_ring *r, uint32_t cap, size_t max_bytes);
@@ -228,6 +230,8 @@ void sn_ring_free(struct sn_ring *r);
 void sn_ring_close(struct sn_ring *r);
 /* Room for one event, filled by the caller, then put; NULL when the ring is full. */
 int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e);
+void sn_ring_tell(struct sn_ring *r, int fd);
+struct sn_event_rec *sn_ring_pop(struct sn_ring *r); /* NULL when it is empty */
 struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len);
 uint64_t sn_ring_read(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns);
 
@@ -333,6 +337,8 @@ struct sn_device {
     struct sn_port cpu, other;               /* counters of what has no interface */
     struct sn_ring ring;
     struct sn_trace *trace; /* NULL: nothing is traced */
+    struct sn_ring punts;    /* packet-ins, where a server takes them (its fd is set) */
+    struct sn_lock entities; /* a whole Write, or what must see only whole ones; before `lock` */
     struct sn_burst worker_burst, inject_burst;
     pthread_mutex_t inject_mutex;
     /* io.c */
@@ -411,5 +417,23 @@ int sn_offload_out(struct sn_out *o, const struct sn_ctx *c, const struct virtio
 int sn_io_start(struct sn_device *d);
 void sn_io_stop(struct sn_device *d);
 int sn_io_packet_out(struct sn_device *d, const uint8_t *data, uint32_t len);
+
+/* ---- wire.c: P4Runtime's WriteRequest ---------------------------------------------------- */
+
+struct sn_wire_head {
+    uint64_t device_id, role_id, role_at, role_len, has_election_id, high, low, atomicity, updates;
+};
+
+struct sn_wire_place {
+    uint64_t at;            /* where in the request to go on, 0 at first */
+    uint32_t index, unused; /* of the next update */
+};
+
+struct sn_wire;
+
+int sn_wire_head(const uint8_t *request, uint64_t len, struct sn_wire_head *h);
+int sn_wire_plain(const struct sn_wire *w, const uint8_t *request, uint64_t len);
+int sn_wire_write(struct sn_device *d, const struct sn_wire *w, const uint8_t *request,
+                  uint64_t len, struct sn_wire_place *place, uint8_t *status, uint64_t *spans);
 
 #endif

@@ -28,6 +28,11 @@ void sn_lock(struct sn_lock *l) {
     }
 }
 
+int sn_trylock(struct sn_lock *l) {
+    uint32_t now = atomic_load_explicit(&l->serving, memory_order_acquire);
+    return atomic_compare_exchange_strong(&l->next, &now, now + 1);
+}
+
 void sn_unlock(struct sn_lock *l) {
     uint32_t now = atomic_fetch_add(&l->serving, 1) + 1;
     /* Several may wait for different tickets on this one word: wake all, they sort it out. */

@@ -460,7 +460,7 @@ void sn_punt(struct sn_device *d, const struct sn_out *o) {
         memcpy(e->data + o->head_len, o->payload, o->payload_len);
     }
     uint32_t len = o->head_len + o->payload_len;
-    if (sn_ring_put(&d->ring, e) < 0) {
+    if (sn_ring_put(d->punts.fd >= 0 ? &d->punts : &d->ring, e) < 0) {
         sn_drop(d, d->cpu_port, SN_DROP_EVENT_FULL);
         return;
     }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "internal.h"
+#include "protobuf.h"
 
 #define MAX_FIELDS 64u
 #define MAX_PARAMS 1024u
@@ -95,45 +96,6 @@ SN_EXPORT struct sn_wire *sn_wire_new(const uint32_t *words) {
     if (w->tables && w->n == n && (!n || w->tables[n - 1].actions)) return w;
     sn_wire_free(w);
     return NULL;
-}
-
-/* ---- protobuf ---------------------------------------------------------------------------- */
-
-struct span {
-    const uint8_t *p, *end;
-};
-
-enum { VARINT = 0, BYTES = 2 };
-
-#define FIELD(number, type) ((number) << 3 | (type))
-
-struct item {
-    uint64_t tag, value;
-    struct span bytes;
-};
-
-static int varint(struct span *s, uint64_t *v) {
-    *v = 0;
-    for (uint32_t shift = 0; shift < 64 && s->p < s->end; shift += 7) {
-        uint8_t b = *s->p++;
-        *v |= (uint64_t)(b & 0x7f) << shift;
-        if (!(b & 0x80)) return 0;
-    }
-    return -1;
-}
-
-/* 1: an item, 0: the end, -1: damaged, or of a type that no field known here has. */
-static inline int next(struct span *s, struct item *i) {
-    if (s->p == s->end) return 0;
-    if (varint(s, &i->tag) < 0) return -1;
-    i->bytes = (struct span){0};
-    if ((i->tag & 7) == VARINT) return varint(s, &i->value) < 0 ? -1 : 1;
-    if ((i->tag & 7) != BYTES || varint(s, &i->value) < 0 ||
-        i->value > (uint64_t)(s->end - s->p))
-        return -1;
-    i->bytes = (struct span){s->p, s->p + i->value};
-    s->p += i->value;
-    return 1;
 }
 
 /* ---- one update -------------------------------------------------------------------------- */
@@ -391,10 +353,6 @@ static enum sn_status apply(struct sn_pipe *p, const struct plain *u, uint64_t n
 
 /* ---- a request --------------------------------------------------------------------------- */
 
-struct sn_wire_head {
-    uint64_t device_id, role_id, role_at, role_len, has_election_id, high, low, atomicity, updates;
-};
-
 /* What stands around the updates; -1 where the request is damaged. */
 SN_EXPORT int sn_wire_head(const uint8_t *request, uint64_t len, struct sn_wire_head *h) {
     struct span s = {request, request + len};
@@ -425,10 +383,16 @@ SN_EXPORT int sn_wire_head(const uint8_t *request, uint64_t len, struct sn_wire_
     return more;
 }
 
-struct sn_wire_place {
-    uint64_t at;            /* where in the request to go on, 0 at first */
-    uint32_t index, unused; /* of the next update */
-};
+/* 1 where all updates are plain, so that sn_wire_write does them at one go. */
+int sn_wire_plain(const struct sn_wire *w, const uint8_t *request, uint64_t len) {
+    struct span s = {request, request + len};
+    struct plain u;
+    struct item i;
+    int more;
+    while ((more = next(&s, &i)) > 0)
+        if (i.tag == FIELD(4, BYTES) && decode_update(w, i.bytes, &u) < 0) return 0;
+    return more == 0;
+}
 
 /*
  * Applies updates from `place` on, until one comes that isn't plain (returns 1: it is the one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from pathlib import Path
 
@@ -134,6 +135,9 @@ async def test_finsy(bare: Target) -> None:
                 ~fy.P4CounterEntry("ports", index=2, data=fy.P4CounterData(packet_count=4)),
             ]
         )
+        packets = asyncio.ensure_future(anext(aiter(switch.read_packets())))
+        timeouts = asyncio.ensure_future(anext(aiter(switch.read_idle_timeouts())))
+        await asyncio.sleep(0)  # both listen now: finsy drops what nobody waits for
         found = [e async for e in switch.read(fy.P4TableEntry("exact_table"))]
         assert [e.action for e in found] == [fy.Action("learn", port=1)]
         (register,) = [e async for e in switch.read(fy.P4RegisterEntry("seen", index=3))]
@@ -144,12 +148,8 @@ async def test_finsy(bare: Target) -> None:
             await switch.write([fy.P4DigestListAck(digest.digest_id, digest.list_id)])
             break
         await switch.write([fy.P4PacketOut(frame(), egress_port=CPU_PORT, _pad=0)])
-        async for packet in switch.read_packets():
-            assert packet.payload == frame()[4:]
-            break
-        async for told in switch.read_idle_timeouts():
-            assert len(told.table_entry) == 1
-            break
+        assert (await packets).payload == frame()[4:]
+        assert len((await timeouts).table_entry) == 1
         with pytest.raises(fy.P4ClientError) as error:
             await switch.write([+_learning()])
         assert error.value.details[0].canonical_code == fy.GRPCStatusCode.ALREADY_EXISTS

@@ -52,6 +52,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sn_default_read": (c_uint32, [c_void_p, c_uint32, _BUFFER]),
     "sn_counter_access": (c_int, [c_void_p, c_uint32, c_uint32, POINTER(c_uint64), c_int]),
     "sn_register_access": (c_int, [c_void_p, c_uint32, c_uint32, _BUFFER, c_int]),
+    "sn_default_meter_access": (c_int, [c_void_p, c_uint32, POINTER(c_uint64), c_int]),
+    "sn_default_counter_access": (c_int, [c_void_p, c_uint32, POINTER(c_uint64), c_int]),
     "sn_meter_access": (c_int, [c_void_p, c_uint32, c_uint32, POINTER(c_uint64), c_int]),
     "sn_entry_meter_access": (
         c_int,
@@ -59,7 +61,10 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     ),
     "sn_profile_member": (c_uint32, [c_void_p, c_uint32, c_uint32, c_uint32, _BYTES]),
     "sn_profile_group": (c_uint32, [c_void_p, c_uint32, c_uint32, POINTER(c_uint32), c_uint32]),
-    "sn_vset_set": (c_uint32, [c_void_p, c_uint32, _BYTES, c_uint32]),
+    "sn_vset_set": (
+        c_uint32,
+        [c_void_p, c_uint32, _BYTES, c_uint32, POINTER(c_uint32), c_uint32],
+    ),
     "sn_device_listen": (None, [c_void_p, c_uint32]),
     "sn_group_set": (
         c_int,

@@ -15,7 +15,7 @@ Names are those of the bmv2 JSON, which are also the P4Info preamble names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -228,6 +228,10 @@ class MeterConfig:
     pburst: int
 
 
+Colors = tuple[CounterValue, CounterValue, CounterValue]
+"""What a meter marked green, yellow and red."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupMember:
     """A member of a group of an action profile.
@@ -397,11 +401,34 @@ class DataPlane(Protocol):
     def set_meter(self, name: str, index: int, config: MeterConfig | None) -> None:
         """Set the rates of a cell of an indirect meter; IndexError, ValueError (pir < cir)."""
 
-    def direct_meter(self, table: str, match: Match) -> MeterConfig | None:
-        """Rates of an entry's direct meter, None: not set, or no such entry."""
+    def meter_colors(self, name: str, index: int) -> Colors:
+        """What a cell of an indirect meter marked so far; IndexError."""
 
-    def set_direct_meter(self, table: str, match: Match, config: MeterConfig | None) -> Status:
-        """Set the rates of an entry's direct meter."""
+    def clear_meter_colors(self, name: str, index: int) -> None:
+        """Count what a cell of an indirect meter marks from 0 again; IndexError."""
+
+    def direct_meter(self, table: str, match: Match | None) -> MeterConfig | None:
+        """Rates of an entry's direct meter (no match: of the default action).
+
+        None: not set, or no such entry.
+        """
+
+    def set_direct_meter(
+        self, table: str, match: Match | None, config: MeterConfig | None
+    ) -> Status:
+        """Set the rates of an entry's direct meter (no match: of the default action)."""
+
+    def direct_meter_colors(self, table: str, match: Match | None) -> Colors | None:
+        """What a direct meter marked so far; None: no such entry."""
+
+    def clear_direct_meter_colors(self, table: str, match: Match | None) -> Status:
+        """Count what a direct meter marks from 0 again."""
+
+    def default_counter(self, table: str) -> CounterValue:
+        """Packets that found no entry."""
+
+    def set_default_counter(self, table: str, value: CounterValue) -> None:
+        """Count packets that find no entry from there."""
 
     def set_member(self, profile: str, member: int, action: str, params: bytes) -> Status:
         """Create or change a member of an action profile."""
@@ -415,8 +442,13 @@ class DataPlane(Protocol):
     def delete_group(self, profile: str, group: int) -> Status:
         """Delete a group; IN_USE while an entry has it."""
 
-    def set_value_set(self, name: str, members: Sequence[tuple[bytes, bytes]]) -> Status:
-        """Replace the members of a value set: packed key and mask of each."""
+    def set_value_set(
+        self, name: str, members: Sequence[tuple[bytes, bytes]], ranges: Collection[int] = ()
+    ) -> Status:
+        """Replace the members of a value set: packed key and mask of each.
+
+        Fields whose numbers are in `ranges` have low bounds in the key, high ones in the mask.
+        """
 
     def set_clone_session(
         self, session: int, replicas: Sequence[Replica], truncate: int = 0

@@ -262,10 +262,16 @@ class Expressions:
         if e.left is None:
             raise UnsupportedConstructError(f"unary operator '{e.op}'")
         a, b = self.number(e.left), self.number(e.right)
-        if min(a.low, b.low) < 0 or _WIDE in (a.ctype, b.ctype):
-            raise UnsupportedConstructError(f"operator '{e.op}' on signed or over 128 bits")
-        fn = "sn_div" if e.op == "/" else "sn_mod"
+        if min(a.low, b.low) < 0:
+            raise UnsupportedConstructError(f"operator '{e.op}' on signed numbers")
+        self._exact(a, e.op)
+        self._exact(b, e.op)
         high = a.high if e.op == "/" else min(a.high, max(b.high - 1, 0))
+        if _WIDE in (a.ctype, b.ctype):
+            code = f"sn_w_divmod({a.cast(_WIDE)}, {b.cast(_WIDE)}, {int(e.op == '%')})"
+            whole = Val(code, 0, high, _WIDE)
+            return exact(whole.cast(type_for(0, high)), 0, high)
+        fn = "sn_div" if e.op == "/" else "sn_mod"
         return exact(f"(({type_for(0, high)}){fn}({a.code}, {b.code}))", 0, high)
 
     def _bitwise(self, e: ir.Op, need: int | None) -> Val:

@@ -304,7 +304,7 @@ class TableWriter:
         if t.meter is not None:
             target = self._meter(t.meter, t).target
             slot = self.layout.slot(target.header, target.field)
-            out.append(f"if (r.hit) {{ {store(slot, exact('(uint64_t)c->color', 0, 2))} }}")
+            out.append(f"if (r.metered) {{ {store(slot, exact('(uint64_t)c->color', 0, 2))} }}")
         if t.profile is not None:
             out += self._pick(t.profile)
         return [*out, *self._branches(t, leave)]

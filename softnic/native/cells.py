@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal
 
-from softnic.dataplane import CounterValue, Match, MeterConfig, Status
+from softnic.dataplane import Colors, CounterValue, Match, MeterConfig, Status
 from softnic.native.handle import NO_PORT, Handle
 
-_METER_READ, _METER_SET, _METER_UNSET = 0, 1, 2
+_METER_WORDS = 10
+"""Of `struct meter_view` (runtime/api.c): four of rates, two of each colour."""
+
+
+class _MeterOp(IntEnum):
+    """`enum meter_op` (runtime/api.c)."""
+
+    READ = 0
+    SET = 1
+    UNSET = 2
+    CLEAR = 3
 
 
 class Cells(Handle):
@@ -58,53 +70,101 @@ class Cells(Handle):
 
     def meter(self, name: str, index: int) -> MeterConfig | None:
         """Rates of a cell of an indirect meter, None: not set (always green)."""
-        return self._meter(name, index, _METER_READ, None)
+        return self._meter(name, index, _MeterOp.READ, None).config
 
     def set_meter(self, name: str, index: int, config: MeterConfig | None) -> None:
         """Set the rates of a cell of an indirect meter."""
-        self._meter(name, index, *_meter_op(config))
+        self._meter(name, index, _set_or_unset(config), config)
 
-    def _meter(
-        self, name: str, index: int, op: int, config: MeterConfig | None
-    ) -> MeterConfig | None:
-        rates = _rates(config)
+    def meter_colors(self, name: str, index: int) -> Colors:
+        """What a cell of an indirect meter marked so far."""
+        return self._meter(name, index, _MeterOp.READ, None).colors
+
+    def clear_meter_colors(self, name: str, index: int) -> None:
+        """Count what a cell of an indirect meter marks from 0 again."""
+        self._meter(name, index, _MeterOp.CLEAR, None)
+
+    def _meter(self, name: str, index: int, op: _MeterOp, config: MeterConfig | None) -> _Meter:
+        words = _words(config)
         rc = -1
         if 0 <= index < NO_PORT:
-            rc = self._lib.sn_meter_access(self._d, self._numbers.meters[name], index, rates, op)
+            rc = self._lib.sn_meter_access(self._d, self._numbers.meters[name], index, words, op)
         if rc < 0:
             raise IndexError(f"meter {name} has no cell {index}")
-        return MeterConfig(*rates) if rc else None
+        return _read(words, rc)
 
-    def direct_meter(self, table: str, match: Match) -> MeterConfig | None:
-        """Rates of an entry's direct meter, None: not set, or no such entry."""
-        return self._direct_meter(table, match, _METER_READ, None)[1]
+    def direct_meter(self, table: str, match: Match | None) -> MeterConfig | None:
+        """Rates of an entry's direct meter (None: of the default action); None: not set."""
+        found = self._direct_meter(table, match, _MeterOp.READ, None)[1]
+        return None if found is None else found.config
 
-    def set_direct_meter(self, table: str, match: Match, config: MeterConfig | None) -> Status:
-        """Set the rates of an entry's direct meter."""
-        return self._direct_meter(table, match, *_meter_op(config))[0]
+    def set_direct_meter(
+        self, table: str, match: Match | None, config: MeterConfig | None
+    ) -> Status:
+        """Set the rates of an entry's direct meter (None: of the default action)."""
+        return self._direct_meter(table, match, _set_or_unset(config), config)[0]
+
+    def direct_meter_colors(self, table: str, match: Match | None) -> Colors | None:
+        """What a direct meter marked so far; None: there is none."""
+        found = self._direct_meter(table, match, _MeterOp.READ, None)[1]
+        return None if found is None else found.colors
+
+    def clear_direct_meter_colors(self, table: str, match: Match | None) -> Status:
+        """Count what a direct meter marks from 0 again."""
+        return self._direct_meter(table, match, _MeterOp.CLEAR, None)[0]
 
     def _direct_meter(
-        self, table: str, match: Match, op: int, config: MeterConfig | None
-    ) -> tuple[Status, MeterConfig | None]:
+        self, table: str, match: Match | None, op: _MeterOp, config: MeterConfig | None
+    ) -> tuple[Status, _Meter | None]:
         index, info = self._table(table)
         size = sum(k.size for k in info.key)
-        if len(match.key) != size or len(match.mask) != size or not info.has_meter:
+        if not info.has_meter:
             return Status.INVALID, None
-        rates = _rates(config)
-        rc = self._lib.sn_entry_meter_access(
-            self._d, index, match.key, match.mask, match.priority, rates, op
-        )
-        if rc < 0:
-            return Status.NOT_FOUND, None
-        return Status.OK, MeterConfig(*rates) if rc else None
+        words = _words(config)
+        if match is None:
+            rc = self._lib.sn_default_meter_access(self._d, index, words, op)
+        elif len(match.key) != size or len(match.mask) != size:
+            return Status.INVALID, None
+        else:
+            rc = self._lib.sn_entry_meter_access(
+                self._d, index, match.key, match.mask, match.priority, words, op
+            )
+        return (Status.OK, _read(words, rc)) if rc >= 0 else (Status.NOT_FOUND, None)
+
+    # ---- default actions
+
+    def default_counter(self, table: str) -> CounterValue:
+        """Packets that found no entry."""
+        values = (ctypes.c_uint64 * 2)()
+        self._lib.sn_default_counter_access(self._d, self._numbers.tables[table], values, 0)
+        return CounterValue(*values)
+
+    def set_default_counter(self, table: str, value: CounterValue) -> None:
+        """Count packets that find no entry from there."""
+        values = (ctypes.c_uint64 * 2)(value.packets, value.bytes)
+        self._lib.sn_default_counter_access(self._d, self._numbers.tables[table], values, 1)
 
 
-def _rates(config: MeterConfig | None) -> ctypes.Array[ctypes.c_uint64]:
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """A meter as it is: its rates, and what it marked."""
+
+    config: MeterConfig | None
+    colors: Colors
+
+
+def _words(config: MeterConfig | None) -> ctypes.Array[ctypes.c_uint64]:
     c = config or MeterConfig(0, 0, 0, 0)
-    return (ctypes.c_uint64 * 4)(c.cir, c.cburst, c.pir, c.pburst)
+    return (ctypes.c_uint64 * _METER_WORDS)(c.cir, c.cburst, c.pir, c.pburst)
 
 
-def _meter_op(config: MeterConfig | None) -> tuple[int, MeterConfig | None]:
+def _read(words: ctypes.Array[ctypes.c_uint64], is_set: int) -> _Meter:
+    values = list(words)
+    colors = (CounterValue(*values[4:6]), CounterValue(*values[6:8]), CounterValue(*values[8:10]))
+    return _Meter(MeterConfig(*values[:4]) if is_set else None, colors)
+
+
+def _set_or_unset(config: MeterConfig | None) -> _MeterOp:
     if config is not None and config.pir < config.cir:
         raise ValueError(f"peak rate {config.pir} below committed rate {config.cir}")
-    return (_METER_UNSET if config is None else _METER_SET), config
+    return _MeterOp.UNSET if config is None else _MeterOp.SET

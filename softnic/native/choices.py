@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from softnic.dataplane import GroupMember, Replica, Status
 from softnic.native.handle import NO_PORT, DataPlaneError, Handle
@@ -46,14 +46,26 @@ class Choices(Handle):
         number = self._numbers.profiles[profile]
         return Status(self._lib.sn_profile_group(self._d, number, group, None, 0))
 
-    def set_value_set(self, name: str, members: Sequence[tuple[bytes, bytes]]) -> Status:
-        """Replace the members of a value set: packed key and mask of each."""
-        size = sum(f.size for f in self._loaded().value_sets[name].key)
+    def set_value_set(
+        self, name: str, members: Sequence[tuple[bytes, bytes]], ranges: Collection[int] = ()
+    ) -> Status:
+        """Replace the members of a value set (see `dataplane.DataPlane`)."""
+        fields = self._loaded().value_sets[name].key
+        size = sum(f.size for f in fields)
         if any(len(key) != size or len(mask) != size for key, mask in members):
             return Status.INVALID
-        rows = b"".join(key + mask for key, mask in members)
+        places, at = [], 0
+        for number, f in enumerate(fields):
+            if number in ranges:
+                places.append((at, f.size))
+            at += f.size
+        rows = b"".join(_row(key, mask, places) for key, mask in members)
+        words = [word for place in places for word in place]
+        bounds = (ctypes.c_uint32 * max(len(words), 1))(*words)
         number = self._numbers.value_sets[name]
-        return Status(self._lib.sn_vset_set(self._d, number, rows, len(members)))
+        return Status(
+            self._lib.sn_vset_set(self._d, number, rows, len(members), bounds, len(places))
+        )
 
     # ---- replication
 
@@ -76,3 +88,11 @@ class Choices(Handle):
         words = (ctypes.c_uint32 * max(len(flat), 1))(*flat)
         if self._lib.sn_group_set(self._d, kind, number, words, len(replicas), truncate) != 0:
             raise DataPlaneError(f"{self.name}: out of memory")
+
+
+def _row(key: bytes, mask: bytes, ranges: Sequence[tuple[int, int]]) -> bytes:
+    """Key, mask, low and high bound; by the mask no bit of a range counts."""
+    counts = bytearray(mask)
+    for at, size in ranges:
+        counts[at : at + size] = bytes(size)
+    return key + bytes(counts) + key + mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finsy.proto import p4r
 
-from softnic.dataplane import MeterConfig
+from softnic.dataplane import Colors, CounterValue, MeterConfig
 from softnic.p4runtime.errors import invalid
 
 
@@ -25,3 +25,19 @@ def decode(config: MeterConfig) -> p4r.MeterConfig:
     return p4r.MeterConfig(
         cir=config.cir, cburst=config.cburst, pir=config.pir, pburst=config.pburst
     )
+
+
+def is_zero(message: p4r.MeterCounterData) -> bool:
+    """True if no count is set; nothing else can be written (9.1.2)."""
+    counts = (message.green, message.yellow, message.red)
+    return not any(count.byte_count or count.packet_count for count in counts)
+
+
+def decode_colors(colors: Colors) -> p4r.MeterCounterData:
+    """The message of what a meter marked."""
+    green, yellow, red = map(_count, colors)
+    return p4r.MeterCounterData(green=green, yellow=yellow, red=red)
+
+
+def _count(value: CounterValue) -> p4r.CounterData:
+    return p4r.CounterData(byte_count=value.bytes, packet_count=value.packets)

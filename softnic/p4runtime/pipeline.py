@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from finsy.proto import p4r
 
-from softnic.dataplane import Program, WritePlan
+from softnic.dataplane import Match, Program, WritePlan
 from softnic.p4runtime.digests import DigestBuffers
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid
 from softnic.p4runtime.packetio import PacketOutEncoder
@@ -35,6 +35,16 @@ class Metadata:
 NO_METADATA = Metadata(b"", 0)
 
 
+@dataclass(frozen=True, slots=True)
+class OneShot:
+    """An entry's own group (9.2.3): its numbers in the data plane, and how it was written."""
+
+    profile: int
+    group: int
+    members: tuple[int, ...]
+    message: p4r.ActionProfileActionSet
+
+
 @dataclass(slots=True)
 class State:
     """What the server itself remembers of a running pipeline; guarded by the device's lock."""
@@ -47,6 +57,11 @@ class State:
     groups: dict[tuple[int, int], p4r.ActionProfileGroup] = field(default_factory=dict)
     """By ids of profile and group."""
     value_sets: dict[int, p4r.ValueSetEntry] = field(default_factory=dict)
+    one_shots: dict[tuple[str, Match], OneShot] = field(default_factory=dict)
+    """By the entry's table and match."""
+    shot_numbers: dict[int, set[int]] = field(default_factory=dict)
+    """Of each profile, what its one shots use in the data plane."""
+    last_shot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

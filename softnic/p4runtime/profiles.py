@@ -29,16 +29,17 @@ def write_member(
     """Insert, modify or delete a member."""
     where = f"action profile {profile.name}, member {message.member_id}"
     key = (profile.id, message.member_id)
+    _check_no_shots(where, state, profile)
     _check_existence(where, op, message.member_id, key in state.members)
     if op is Op.DELETE:
-        _check(where, dp.delete_member(profile.name, message.member_id))
+        check_status(where, dp.delete_member(profile.name, message.member_id))
         del state.members[key]
         return
     action = profile.actions.get(message.action.action_id)
     if action is None:
         raise invalid(f"{where}: action id {message.action.action_id} is none of its actions")
     params = ActionCodec(where, (action,)).params(action, message.action.params)
-    _check(where, dp.set_member(profile.name, message.member_id, action.name, params))
+    check_status(where, dp.set_member(profile.name, message.member_id, action.name, params))
     kept = p4r.ActionProfileMember()
     kept.CopyFrom(message)
     for param in kept.action.params:
@@ -54,9 +55,10 @@ def write_group(
     if not profile.has_selector:
         raise invalid(f"{where}: it has no selector, so no groups")
     key = (profile.id, message.group_id)
+    _check_no_shots(where, state, profile)
     _check_existence(where, op, message.group_id, key in state.groups)
     if op is Op.DELETE:
-        _check(where, dp.delete_group(profile.name, message.group_id))
+        check_status(where, dp.delete_group(profile.name, message.group_id))
         del state.groups[key]
         return
     _check_size(where, profile, message, state.groups.get(key))
@@ -66,7 +68,7 @@ def write_group(
     for member in members:
         if (profile.id, member.member) not in state.members:
             raise P4RuntimeError(Code.NOT_FOUND, f"{where}: there is no member {member.member}")
-    _check(where, dp.set_group(profile.name, message.group_id, members))
+    check_status(where, dp.set_group(profile.name, message.group_id, members))
     kept = p4r.ActionProfileGroup()
     kept.CopyFrom(message)
     for entry in kept.members:
@@ -93,6 +95,11 @@ def read_groups(
     for (profile_id, group_id), group in state.groups.items():
         if profile_id in profiles and wanted.group_id in (0, group_id):
             yield group
+
+
+def _check_no_shots(where: str, state: State, profile: ProfileSchema) -> None:
+    if state.shot_numbers.get(profile.id):
+        raise invalid(f"{where}: its tables are programmed by one-shot action sets")
 
 
 def _check_existence(where: str, op: Op, number: int, exists: bool) -> None:
@@ -129,6 +136,13 @@ def _check_size(
 def _group_member(where: str, message: p4r.ActionProfileGroup.Member) -> GroupMember:
     if message.weight <= 0:
         raise invalid(f"{where}: member {message.member_id} has weight {message.weight}")
+    return GroupMember(message.member_id, message.weight, watched_port(where, message))
+
+
+def watched_port(
+    where: str, message: p4r.ActionProfileGroup.Member | p4r.ActionProfileAction
+) -> int | None:
+    """The port that must be up for a member, if any."""
     match message.WhichOneof("watch_kind"):
         case "watch_port":
             port: int | None = int.from_bytes(message.watch_port, "big")
@@ -138,10 +152,11 @@ def _group_member(where: str, message: p4r.ActionProfileGroup.Member) -> GroupMe
             port = None
     if port is not None and not 0 <= port <= _MAX_PORT:
         raise P4RuntimeError(Code.OUT_OF_RANGE, f"{where}: watched port {port} is no port")
-    return GroupMember(message.member_id, message.weight, port)
+    return port
 
 
-def _check(where: str, status: Status) -> None:
+def check_status(where: str, status: Status) -> None:
+    """Raise what a refusal of the data plane means."""
     if status is not Status.OK:
         code, text = _REFUSED[status]
         raise P4RuntimeError(code, f"{where}: {text}")

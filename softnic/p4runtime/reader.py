@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from finsy.proto import p4r
 
-from softnic.dataplane import CounterValue, DataPlane, Entry, Match, MeterConfig
+from softnic.dataplane import Colors, CounterValue, DataPlane, Entry, Match, MeterConfig
 from softnic.p4runtime import meters, pre, profiles
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
 from softnic.p4runtime.pipeline import NO_METADATA, Pipeline
@@ -54,42 +54,57 @@ class Reader:
     # -- tables ----------------------------------------------------------------------------
 
     def _tables(self, wanted: p4r.TableEntry) -> Iterable[p4r.Entity]:
-        with_counter = wanted.HasField("counter_data")
-        with_idle = wanted.HasField("time_since_last_hit")
-        with_meter = wanted.HasField("meter_config")
         codecs = self._select_codecs(wanted.table_id)
         if wanted.table_id:
             schema = codecs[0].schema if codecs else None
+            with_idle = wanted.HasField("time_since_last_hit")
             if with_idle and schema is not None and not schema.has_timeout:
                 raise invalid(f"table {schema.name}: it has no idle timeouts")
         if wanted.is_default_action:
-            defaults = [self._default(codec) for codec in codecs]
+            defaults = [self._default(codec, wanted) for codec in codecs]
             return (p4r.Entity(table_entry=d) for d in defaults)
         rows = [(codec, self._rows(codec, wanted)) for codec in codecs]
         return (
-            p4r.Entity(
-                table_entry=self._entry_message(codec, row, with_counter, with_idle, with_meter)
-            )
+            p4r.Entity(table_entry=self._entry_message(codec, row, wanted))
             for codec, found in rows
             for row in found
         )
 
     def _entry_message(
-        self, codec: TableCodec, row: _Row, with_counter: bool, with_idle: bool, with_meter: bool
+        self, codec: TableCodec, row: _Row, wanted: p4r.TableEntry
     ) -> p4r.TableEntry:
         entry, counter, idle = row
         message = codec.decode(entry)
+        one_shot = self._state.one_shots.get((codec.schema.name, entry.match))
+        if one_shot is not None:
+            message.action.action_profile_action_set.CopyFrom(one_shot.message)
         if codec.schema.is_const:
             message.is_const = True
-        if with_counter and codec.schema.has_counter:
-            message.counter_data.CopyFrom(_counter_data(counter))
-        if with_meter and codec.schema.meter:
-            config = self._dp.direct_meter(codec.schema.name, entry.match)
-            if config is not None:
-                message.meter_config.CopyFrom(meters.decode(config))
-        if with_idle and codec.schema.has_timeout:
+        self._add_direct_resources(codec, entry.match, counter, wanted, message)
+        if wanted.HasField("time_since_last_hit") and codec.schema.has_timeout:
             message.time_since_last_hit.elapsed_ns = idle
         return message
+
+    def _add_direct_resources(
+        self,
+        codec: TableCodec,
+        match: Match | None,
+        counter: CounterValue,
+        wanted: p4r.TableEntry,
+        into: p4r.TableEntry,
+    ) -> None:
+        """What was asked for of an entry's (None: the default action's) counter and meter."""
+        schema = codec.schema
+        if wanted.HasField("counter_data") and schema.has_counter:
+            into.counter_data.CopyFrom(_counter_data(counter))
+        if wanted.HasField("meter_config") and schema.meter:
+            config = self._dp.direct_meter(schema.name, match)
+            if config is not None:
+                into.meter_config.CopyFrom(meters.decode(config))
+        if wanted.HasField("meter_counter_data") and schema.meter:
+            colors = self._dp.direct_meter_colors(schema.name, match)
+            if colors is not None:
+                into.meter_counter_data.CopyFrom(meters.decode_colors(colors))
 
     def _rows(self, codec: TableCodec, wanted: p4r.TableEntry) -> Iterable[_Row]:
         """Taken now; which of them are wanted is found out while they are iterated."""
@@ -112,7 +127,7 @@ class Reader:
             return ()
         return ((*found, self._dp.idle_ns(name, match) or 0),)
 
-    def _default(self, codec: TableCodec) -> p4r.TableEntry:
+    def _default(self, codec: TableCodec, wanted: p4r.TableEntry) -> p4r.TableEntry:
         schema = codec.schema
         action, params = self._dp.default(schema.name)
         metadata = self._state.default_metadata.get(schema.name, NO_METADATA)
@@ -124,21 +139,24 @@ class Reader:
             controller_metadata=metadata.controller_metadata,
         )
         codec.decode_action(action, params, message)
+        count = self._dp.default_counter(schema.name)
+        self._add_direct_resources(codec, None, count, wanted, message)
         return message
 
     def _direct_counters(self, wanted: p4r.DirectCounterEntry) -> Iterable[p4r.Entity]:
         entry = wanted.table_entry
-        if entry.is_default_action:
-            raise unimplemented("direct counters of default actions are not supported")
         codecs = [c for c in self._select_codecs(entry.table_id) if c.schema.has_counter]
         if entry.table_id and not codecs:
             name = self._pipeline.codecs[entry.table_id].schema.name
             raise invalid(f"table {name}: it has no direct counter")
+        if entry.is_default_action:
+            counts = [(c, self._dp.default_counter(c.schema.name)) for c in codecs]
+            return (_direct_counter_entity(c, None, count) for c, count in counts)
         rows = [(codec, row) for codec in codecs for row in self._rows(codec, entry)]
         if entry.match and not rows:
             name = codecs[0].schema.name
             raise P4RuntimeError(Code.NOT_FOUND, f"table {name}: no entry has this match")
-        return (_direct_counter_entity(codec, row) for codec, row in rows)
+        return (_direct_counter_entity(codec, row[0].match, row[1]) for codec, row in rows)
 
     # -- everything else -------------------------------------------------------------------
 
@@ -162,8 +180,14 @@ class Reader:
 
     def _meters(self, wanted: p4r.MeterEntry) -> Iterable[p4r.Entity]:
         index = wanted.index if wanted.HasField("index") else None
+        colored = wanted.HasField("counter_data")
         values = [
-            (cells, i, self._dp.meter(cells.name, i))
+            (
+                cells,
+                i,
+                self._dp.meter(cells.name, i),
+                self._dp.meter_colors(cells.name, i) if colored else None,
+            )
             for cells in self._select_cells("meter", self._pipeline.schema.meters, wanted.meter_id)
             for i in cell_indices(f"meter {cells.name}", cells, index)
         ]
@@ -173,26 +197,33 @@ class Reader:
                     meter_id=cells.id,
                     index=p4r.Index(index=i),
                     config=None if config is None else meters.decode(config),
+                    counter_data=None if colors is None else meters.decode_colors(colors),
                 )
             )
-            for cells, i, config in values
+            for cells, i, config, colors in values
         )
 
     def _direct_meters(self, wanted: p4r.DirectMeterEntry) -> Iterable[p4r.Entity]:
         entry = wanted.table_entry
-        if entry.is_default_action:
-            raise unimplemented("direct meters of default actions are not supported")
         codecs = [c for c in self._select_codecs(entry.table_id) if c.schema.meter]
         if entry.table_id and not codecs:
             name = self._pipeline.codecs[entry.table_id].schema.name
             raise invalid(f"table {name}: it has no direct meter")
-        found = [
-            (codec, row[0].match, self._dp.direct_meter(codec.schema.name, row[0].match))
-            for codec in codecs
-            for row in self._rows(codec, entry)
-        ]
-        if entry.match and not found:
+        which: list[tuple[TableCodec, Match | None]] = [(c, None) for c in codecs]
+        if not entry.is_default_action:
+            which = [(c, row[0].match) for c in codecs for row in self._rows(c, entry)]
+        if entry.match and not which:
             raise codecs[0].error("no entry has this match", Code.NOT_FOUND)
+        colored = wanted.HasField("counter_data")
+        found = [
+            (
+                codec,
+                match,
+                self._dp.direct_meter(codec.schema.name, match),
+                self._dp.direct_meter_colors(codec.schema.name, match) if colored else None,
+            )
+            for codec, match in which
+        ]
         return (_direct_meter_entity(*one) for one in found)
 
     def _members(self, wanted: p4r.ActionProfileMember) -> Iterable[p4r.Entity]:
@@ -300,7 +331,7 @@ def _filter(codec: TableCodec, wanted: p4r.TableEntry) -> Callable[[Entry], bool
         tests.append(lambda entry: entry.metadata == wanted.metadata)
     if wanted.controller_metadata:
         tests.append(lambda entry: entry.controller_metadata == wanted.controller_metadata)
-    if wanted.HasField("action"):
+    if wanted.action.HasField("action"):
         action_id = wanted.action.action.action_id
         ids = codec.schema.action_ids
         if action_id not in ids.values():
@@ -311,24 +342,31 @@ def _filter(codec: TableCodec, wanted: p4r.TableEntry) -> Callable[[Entry], bool
     return lambda entry: all(test(entry) for test in tests)
 
 
-def _direct_meter_entity(codec: TableCodec, match: Match, config: MeterConfig | None) -> p4r.Entity:
-    entry = p4r.TableEntry(table_id=codec.schema.id)
-    codec.decode_match(match, entry)
-    message = p4r.DirectMeterEntry(table_entry=entry)
+def _direct_meter_entity(
+    codec: TableCodec, match: Match | None, config: MeterConfig | None, colors: Colors | None
+) -> p4r.Entity:
+    message = p4r.DirectMeterEntry(table_entry=_bare_entry(codec, match))
     if config is not None:
         message.config.CopyFrom(meters.decode(config))
+    if colors is not None:
+        message.counter_data.CopyFrom(meters.decode_colors(colors))
     return p4r.Entity(direct_meter_entry=message)
 
 
-def _direct_counter_entity(codec: TableCodec, row: _Row) -> p4r.Entity:
-    entry, counter, _ = row
-    table_entry = p4r.TableEntry(table_id=codec.schema.id)
-    codec.decode_match(entry.match, table_entry)
-    return p4r.Entity(
-        direct_counter_entry=p4r.DirectCounterEntry(
-            table_entry=table_entry, data=_counter_data(counter)
-        )
-    )
+def _direct_counter_entity(
+    codec: TableCodec, match: Match | None, value: CounterValue
+) -> p4r.Entity:
+    entry, data = _bare_entry(codec, match), _counter_data(value)
+    message = p4r.DirectCounterEntry(table_entry=entry, data=data)
+    return p4r.Entity(direct_counter_entry=message)
+
+
+def _bare_entry(codec: TableCodec, match: Match | None) -> p4r.TableEntry:
+    """What names an entry, or (None) the default action."""
+    entry = p4r.TableEntry(table_id=codec.schema.id, is_default_action=match is None)
+    if match is not None:
+        codec.decode_match(match, entry)
+    return entry
 
 
 def _counter_data(value: CounterValue) -> p4r.CounterData:

@@ -125,6 +125,10 @@ class ProfileSchema:
     has_selector: bool
     max_group_size: int
     """Weights of one group together; 0: no limit but the data plane's."""
+    counts_members: bool
+    """The limit is on the number of members instead."""
+    max_member_weight: int
+    weightless: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +350,16 @@ def _profile(
     for table in tables.values():
         if table.profile == info.preamble.id:
             actions.update(table.entry_actions)
-    return ProfileSchema(info.preamble.id, name, actions, info.with_selector, info.max_group_size)
+    return ProfileSchema(
+        info.preamble.id,
+        name,
+        actions,
+        info.with_selector,
+        info.max_group_size,
+        counts_members=info.HasField("sum_of_members"),
+        max_member_weight=info.sum_of_members.max_member_weight,
+        weightless=info.weights_disallowed,
+    )
 
 
 def _value_set(info: p4i.ValueSet, program: Program) -> ValueSetSchema:

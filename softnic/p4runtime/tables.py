@@ -12,13 +12,14 @@ from finsy.proto import p4r
 
 from softnic.dataplane import GROUP, MEMBER, Entry, Match, MatchKind
 from softnic.p4runtime.codec import canonical, ones, pack, prefix_len, prefix_mask, within
-from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
+from softnic.p4runtime.errors import Code, P4RuntimeError, invalid
 from softnic.p4runtime.schema import ActionSchema, KeySchema, TableSchema
 
 _Encoded = tuple[bytes, bytes]
 """A field's key and mask; for a range its low and high bound."""
 
 _INDIRECT = {"action_profile_member_id": MEMBER, "action_profile_group_id": GROUP}
+_INDIRECT_WORDS = "a member, a group, or a set of actions of its profile"
 _MAX_PRIORITY = (1 << 31) - 1
 
 
@@ -222,10 +223,8 @@ class TableCodec(KeyCodec):
         indirect = _INDIRECT.get(kind or "") if self.schema.profile and not default else None
         if indirect is not None:
             return indirect, getattr(action, str(kind)).to_bytes(4, "big")
-        if kind == "action_profile_action_set":
-            raise unimplemented(f"{self.where}: one-shot action sets; write members and a group")
         if kind != "action" or (self.schema.profile and not default):
-            takes = "a member or a group of its profile" if self.schema.profile else "an action"
+            takes = "an action" if default or not self.schema.profile else _INDIRECT_WORDS
             raise self.error(f"its entries take {takes}, {kind or 'nothing'} given")
         call = action.action
         scope = self.schema.default_actions if default else self.schema.entry_actions

@@ -15,6 +15,7 @@ from finsy.proto import p4r
 from google.protobuf.message import DecodeError
 
 from softnic.dataplane import (
+    GROUP,
     MAX_METADATA,
     CounterValue,
     DataPlane,
@@ -25,9 +26,9 @@ from softnic.dataplane import (
     Status,
     Update,
 )
-from softnic.p4runtime import meters, pre, profiles
+from softnic.p4runtime import meters, oneshot, pre, profiles
 from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
-from softnic.p4runtime.pipeline import NO_METADATA, Metadata, Pipeline
+from softnic.p4runtime.pipeline import NO_METADATA, Metadata, OneShot, Pipeline
 from softnic.p4runtime.roles import ANY, RoleConfig
 from softnic.p4runtime.schema import Cells, EntityKind, ProfileSchema
 from softnic.p4runtime.tables import KeyCodec, TableCodec
@@ -105,23 +106,63 @@ class Writer:
             self._modify_const(codec, message)
             return
         match = codec.match(message)
-        if op is Op.DELETE:
-            entry = Entry(match, "", b"")
-        elif message.HasField("action"):
-            action, params = codec.action(message.action, default=False)
-            entry = self._entry(match, action, params, message)
-        elif op is Op.INSERT:
-            raise invalid(f"table {schema.name}: an INSERT needs an action")
-        else:
-            entry = self._keep_action(codec, match, message)
+        entry, shot = self._wanted(op, codec, match, message)
         (status,) = self._dp.write([Update(op, schema.name, entry)])
+        if shot is not None or (schema.name, match) in self._state.one_shots:
+            self._settle_shots(codec, entry, shot, done=status is Status.OK)
         if status is not Status.OK:
             raise _refusal(codec, match, status)
         if op is not Op.DELETE:
             self._set_direct_resources(op, codec, match, message)
 
-    def _set_direct_resources(
+    def _wanted(
         self, op: Op, codec: TableCodec, match: Match, message: p4r.TableEntry
+    ) -> tuple[Entry, OneShot | None]:
+        """The entry, and what was made for it alone."""
+        if op is Op.DELETE:
+            return Entry(match, "", b""), None
+        if message.action.HasField("action_profile_action_set"):
+            self._check_room(op, codec, match)
+            shot = self._shoot(codec, message.action.action_profile_action_set)
+            return self._entry(match, GROUP, shot.group.to_bytes(4, "big"), message), shot
+        if message.HasField("action"):
+            action, params = codec.action(message.action, default=False)
+            return self._entry(match, action, params, message), None
+        if op is Op.INSERT:
+            raise codec.error("an INSERT needs an action")
+        return self._keep_action(codec, match, message), None
+
+    def _check_room(self, op: Op, codec: TableCodec, match: Match) -> None:
+        """Whether there is such an entry is found out before anything is made for it."""
+        exists = self._dp.entry(codec.schema.name, match) is not None
+        if exists is (op is Op.INSERT):
+            raise _refusal(codec, match, Status.EXISTS if exists else Status.NOT_FOUND)
+
+    def _shoot(self, codec: TableCodec, message: p4r.ActionProfileActionSet) -> OneShot:
+        profile = self._pipeline.schema.profiles.get(codec.schema.profile)
+        if profile is None:
+            raise codec.error("its entries take an action, not a set of them")
+        self._allow(EntityKind.ACTION_PROFILE, profile.id)
+        return oneshot.make(self._dp, self._state, codec, profile, message)
+
+    def _settle_shots(
+        self, codec: TableCodec, entry: Entry, made: OneShot | None, *, done: bool
+    ) -> None:
+        """After a write: of the old group and the new one, give up what no entry has."""
+        key = (codec.schema.name, entry.match)
+        old = self._state.one_shots.get(key)
+        kept = old is not None and entry.params == old.group.to_bytes(4, "big")
+        if done and not kept:
+            self._state.one_shots.pop(key, None)
+            if made is not None:
+                self._state.one_shots[key] = made
+        lost = (None if kept else old) if done else made
+        if lost is not None:
+            profile = self._pipeline.schema.profiles[lost.profile]
+            oneshot.unmake(self._dp, self._state, profile, lost)
+
+    def _set_direct_resources(
+        self, op: Op, codec: TableCodec, match: Match | None, message: p4r.TableEntry
     ) -> None:
         if message.HasField("counter_data"):
             self._set_direct_counter(codec, match, message.counter_data)
@@ -129,6 +170,8 @@ class Writer:
         if codec.schema.meter and (op is Op.MODIFY or message.HasField("meter_config")):
             config = message.meter_config if message.HasField("meter_config") else None
             self._set_direct_meter(codec, match, config)
+        if message.HasField("meter_counter_data"):
+            self._clear_colors(codec, match)
 
     @staticmethod
     def _entry(match: Match, action: str, params: bytes, message: p4r.TableEntry) -> Entry:
@@ -166,8 +209,6 @@ class Writer:
         _check_entry_fields(codec, message)
         if schema.default_is_const:
             raise P4RuntimeError(Code.PERMISSION_DENIED, f"{where}: it is const")
-        if message.HasField("counter_data"):
-            raise unimplemented(f"{where}: it has no direct counter on this target")
         if message.HasField("action"):
             action, params = codec.action(message.action, default=True)
             status = self._dp.set_default(schema.name, action, params)
@@ -179,6 +220,7 @@ class Writer:
             code, text = _STATUS[status]
             raise P4RuntimeError(code, f"{where}: {text}")
         self._state.default_metadata[schema.name] = metadata
+        self._set_direct_resources(op, codec, None, message)
 
     # -- everything else -------------------------------------------------------------------
 
@@ -189,16 +231,26 @@ class Writer:
         _only_modify(op, where)
         if not codec.schema.has_counter:
             raise invalid(f"table {codec.schema.name}: it has no direct counter")
-        if entry.is_default_action:
-            raise unimplemented(f"{where}: the default action has none on this target")
-        match = codec.match(entry)
-        if self._dp.entry(codec.schema.name, match) is None:
-            raise _refusal(codec, match, Status.NOT_FOUND)
+        match = self._existing(codec, entry)
         if message.HasField("data"):
             self._set_direct_counter(codec, match, message.data)
 
-    def _set_direct_counter(self, codec: TableCodec, match: Match, data: p4r.CounterData) -> None:
+    def _existing(self, codec: TableCodec, entry: p4r.TableEntry) -> Match | None:
+        """The match of an entry that must be there; None for the default action."""
+        if entry.is_default_action:
+            return None
+        match = codec.match(entry)
+        if self._dp.entry(codec.schema.name, match) is None:
+            raise _refusal(codec, match, Status.NOT_FOUND)
+        return match
+
+    def _set_direct_counter(
+        self, codec: TableCodec, match: Match | None, data: p4r.CounterData
+    ) -> None:
         value = _counter_value(f"direct counter of table {codec.schema.name}", data)
+        if match is None:
+            self._dp.set_default_counter(codec.schema.name, value)
+            return
         status = self._dp.set_direct_counter(codec.schema.name, match, value)
         if status is not Status.OK:
             raise _refusal(codec, match, status)
@@ -210,18 +262,23 @@ class Writer:
         _only_modify(op, where)
         if not codec.schema.meter:
             raise invalid(f"table {codec.schema.name}: it has no direct meter")
-        if entry.is_default_action:
-            raise unimplemented(f"{where}: the default action has none on this target")
+        match = self._existing(codec, entry)
         config = message.config if message.HasField("config") else None
-        self._set_direct_meter(codec, codec.match(entry), config)
+        _check_colors(where, message)
+        self._set_direct_meter(codec, match, config)
+        if message.HasField("counter_data"):
+            self._clear_colors(codec, match)
+
+    def _clear_colors(self, codec: TableCodec, match: Match | None) -> None:
+        self._dp.clear_direct_meter_colors(codec.schema.name, match)
 
     def _set_direct_meter(
-        self, codec: TableCodec, match: Match, message: p4r.MeterConfig | None
+        self, codec: TableCodec, match: Match | None, message: p4r.MeterConfig | None
     ) -> None:
         where = f"direct meter of table {codec.schema.name}"
         config = None if message is None else meters.encode(where, message)
         status = self._dp.set_direct_meter(codec.schema.name, match, config)
-        if status is not Status.OK:
+        if status is not Status.OK and match is not None:
             raise _refusal(codec, match, status)
 
     def _meter(self, op: Op, message: p4r.MeterEntry) -> None:
@@ -230,8 +287,11 @@ class Writer:
         _only_modify(op, where)
         config = meters.encode(where, message.config) if message.HasField("config") else None
         index = message.index if message.HasField("index") else None
+        _check_colors(where, message)
         for cell in cell_indices(where, cells, index):
             self._dp.set_meter(cells.name, cell, config)
+            if message.HasField("counter_data"):
+                self._dp.clear_meter_colors(cells.name, cell)
 
     def _profile(self, p4_id: int) -> ProfileSchema:
         profile = self._pipeline.schema.profiles.get(p4_id)
@@ -260,11 +320,10 @@ class Writer:
                 Code.RESOURCE_EXHAUSTED,
                 f"{where}: {len(message.members)} members, {schema.size} are the most",
             )
-        if any(key.kind is MatchKind.RANGE for key in schema.keys):
-            raise unimplemented(f"{where}: range matches in value sets")
         codec = KeyCodec(where, schema.keys)
         packed = [codec.key(member.match) for member in message.members]
-        status = self._dp.set_value_set(schema.name, packed)
+        ranges = [key.index for key in schema.keys if key.kind is MatchKind.RANGE]
+        status = self._dp.set_value_set(schema.name, packed, ranges)
         if status is not Status.OK:
             code, text = _STATUS[status]
             raise P4RuntimeError(code, f"{where}: {text}")
@@ -383,14 +442,21 @@ def _check_entry_fields(codec: TableCodec, message: p4r.TableEntry) -> None:
         text = "time_since_last_hit can't be written"
     elif not schema.has_counter and message.HasField("counter_data"):
         text = "it has no direct counter"
-    elif not schema.meter and message.HasField("meter_config"):
+    elif not schema.meter and (
+        message.HasField("meter_config") or message.HasField("meter_counter_data")
+    ):
         text = "it has no direct meter"
-    elif message.HasField("meter_counter_data"):
-        raise unimplemented(f"table {schema.name}: counters by colour")
+    elif message.HasField("meter_counter_data") and not meters.is_zero(message.meter_counter_data):
+        text = "counters by colour can only be set to 0"
     elif len(message.metadata) > MAX_METADATA:
         text = f"{len(message.metadata)} bytes of metadata, {MAX_METADATA} are the most"
     if text:
         raise invalid(f"table {schema.name}: {text}")
+
+
+def _check_colors(where: str, message: p4r.MeterEntry | p4r.DirectMeterEntry) -> None:
+    if not meters.is_zero(message.counter_data):
+        raise invalid(f"{where}: counters by colour can only be set to 0")
 
 
 def _only_modify(op: Op, where: str) -> None:

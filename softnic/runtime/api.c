@@ -326,55 +326,98 @@ SN_EXPORT uint32_t sn_profile_group(struct sn_device *d, uint32_t profile, uint3
     return st;
 }
 
-/* rows: key and mask of each of the `n` members, which replace those that there were. */
-SN_EXPORT uint32_t sn_vset_set(struct sn_device *d, uint32_t vset, const uint8_t *rows,
-                               uint32_t n) {
+/*
+ * rows: key, mask, low and high bound of each of the `n` members, which replace those that there
+ * were; ranges: offset and size of the fields for which the bounds count.
+ */
+SN_EXPORT uint32_t sn_vset_set(struct sn_device *d, uint32_t vset, const uint8_t *rows, uint32_t n,
+                               const uint32_t *ranges, uint32_t n_ranges) {
     uint32_t st = SN_INVALID;
-    uint8_t *old = NULL;
+    struct sn_vset v = {NULL, n, NULL, n_ranges};
     sn_lock(&d->lock);
     if (d->pipe && vset < d->pipe->prog->n_vsets) {
         const struct sn_vset_desc *vd = &d->pipe->prog->vsets[vset];
-        size_t bytes = (size_t)n * 2 * vd->key_size;
-        uint8_t *copy = n <= vd->max_size ? malloc(bytes + 1) : NULL;
-        st = copy ? SN_OK : SN_FULL;
-        if (copy) {
-            memcpy(copy, rows, bytes);
-            old = d->pipe->vsets[vset].rows;
-            d->pipe->vsets[vset] = (struct sn_vset){copy, n};
+        size_t bytes = (size_t)n * 4 * vd->key_size;
+        v.rows = n <= vd->max_size ? malloc(bytes + 1) : NULL;
+        v.ranges = malloc(n_ranges * sizeof *v.ranges + 1);
+        st = v.rows && v.ranges ? SN_OK : SN_FULL;
+        if (st == SN_OK) {
+            memcpy(v.rows, rows, bytes);
+            memcpy(v.ranges, ranges, n_ranges * sizeof *v.ranges);
+            struct sn_vset old = d->pipe->vsets[vset];
+            d->pipe->vsets[vset] = v;
+            v = old;
         }
     }
     sn_unlock(&d->lock);
-    free(old);
+    free(v.rows);
+    free(v.ranges);
     return st;
 }
 
-static int meter_rates(struct sn_meter *m, struct sn_rates *r, int op) {
+/* Of a meter: rates, and what was of each colour. */
+struct meter_view {
+    struct sn_rates rates;
+    struct sn_counter_cell colors[3];
+};
+
+enum meter_op { METER_READ, METER_SET, METER_UNSET, METER_CLEAR };
+
+static int meter_view(struct sn_meter *m, struct meter_view *v, int op) {
     if (!m) return -1;
-    if (op != 0) sn_meter_set(m, op == 1 ? r : NULL, sn_now());
-    *r = m->rates;
+    if (op == METER_SET || op == METER_UNSET)
+        sn_meter_set(m, op == METER_SET ? &v->rates : NULL, sn_now());
+    if (op == METER_CLEAR) memset(m->colors, 0, sizeof m->colors);
+    v->rates = m->rates;
+    memcpy(v->colors, m->colors, sizeof v->colors);
     return (int)m->configured;
 }
 
-/* op: 0 read, 1 set, 2 unset. Returns 1 where it is set (then), 0 where not, -1: no such cell. */
+/* op: enum meter_op. Returns 1 where rates are set (then), 0 where not, -1: no such cell. */
 SN_EXPORT int sn_meter_access(struct sn_device *d, uint32_t meter, uint32_t index,
-                              struct sn_rates *rates, int op) {
+                              struct meter_view *view, int op) {
     sn_lock(&d->lock);
     const struct sn_program *g = d->pipe ? d->pipe->prog : NULL;
     int there = g && meter < g->n_meters && index < g->meters[meter].cells;
-    int rc = meter_rates(there ? &d->pipe->meters[meter][index] : NULL, rates, op);
+    int rc = meter_view(there ? &d->pipe->meters[meter][index] : NULL, view, op);
     sn_unlock(&d->lock);
     return rc;
 }
 
 SN_EXPORT int sn_entry_meter_access(struct sn_device *d, uint32_t table, const uint8_t *key,
                                     const uint8_t *mask, uint32_t priority,
-                                    struct sn_rates *rates, int op) {
+                                    struct meter_view *view, int op) {
     struct sn_table *t;
     sn_lock(&d->lock);
     struct sn_entry *e = find(d, table, key, mask, priority, &t);
-    int rc = meter_rates(e && t->desc->with_meter ? sn_entry_meter(t, e) : NULL, rates, op);
+    int rc = meter_view(e && t->desc->with_meter ? sn_entry_meter(t, e) : NULL, view, op);
     sn_unlock(&d->lock);
     return rc;
+}
+
+static struct sn_table *table_of(struct sn_device *d, uint32_t table) {
+    return d->pipe && table < d->pipe->prog->n_tables ? &d->pipe->tables[table] : NULL;
+}
+
+/* As sn_meter_access, of a table's default action. */
+SN_EXPORT int sn_default_meter_access(struct sn_device *d, uint32_t table,
+                                      struct meter_view *view, int op) {
+    sn_lock(&d->lock);
+    struct sn_table *t = table_of(d, table);
+    int rc = meter_view(t ? t->default_meter : NULL, view, op);
+    sn_unlock(&d->lock);
+    return rc;
+}
+
+/* Packets and bytes that found no entry. */
+SN_EXPORT int sn_default_counter_access(struct sn_device *d, uint32_t table, uint64_t *values,
+                                        int write) {
+    sn_lock(&d->lock);
+    struct sn_table *t = table_of(d, table);
+    if (t && write) t->default_hits = (struct sn_counter_cell){values[0], values[1]};
+    if (t) values[0] = t->default_hits.packets, values[1] = t->default_hits.bytes;
+    sn_unlock(&d->lock);
+    return t ? 0 : -1;
 }
 
 /* ---- counters and registers -------------------------------------------------------------- */

@@ -35,6 +35,11 @@ enum sn_op { SN_OP_INSERT = 1, SN_OP_MODIFY = 2, SN_OP_DELETE = 3 };
 #define SN_MAX_NOTE 4096u /* bytes of metadata on one entry */
 
 struct sn_tuple;
+struct sn_meter;
+
+struct sn_counter_cell {
+    uint64_t packets, bytes;
+};
 
 /* What a controller attached to an entry: opaque to us. */
 struct sn_note {
@@ -70,6 +75,8 @@ struct sn_table {
     struct sn_tuple **tuples; /* best first */
     uint32_t default_action;
     uint8_t *default_params;
+    struct sn_counter_cell default_hits; /* packets that found no entry */
+    struct sn_meter *default_meter;      /* of a table with meters */
     uint64_t seed;
     uint32_t count;
     size_t entry_size;
@@ -129,9 +136,10 @@ struct sn_meter {
     sn_u128 committed, peak; /* tokens */
     uint64_t last;
     uint32_t configured;
+    struct sn_counter_cell colors[3]; /* what was green, yellow, red */
 };
 
-uint32_t sn_meter_run(struct sn_meter *m, uint64_t units, uint64_t now);
+uint32_t sn_meter_run(struct sn_meter *m, uint32_t kind, uint32_t bytes, uint64_t now);
 void sn_meter_set(struct sn_meter *m, const struct sn_rates *r, uint64_t now); /* NULL: unset */
 
 /* ---- profile.c --------------------------------------------------------------------------- */
@@ -173,13 +181,11 @@ void sn_profile_free(struct sn_profile *p);
 
 /* ---- pipe.c: one loaded program ---------------------------------------------------------- */
 
-struct sn_counter_cell {
-    uint64_t packets, bytes;
-};
-
 struct sn_vset {
-    uint8_t *rows; /* key and mask of each member */
+    uint8_t *rows; /* of each member key, mask, low and high bound */
     uint32_t n;
+    uint32_t (*ranges)[2]; /* offset and size of each field that matches by bounds */
+    uint32_t n_ranges;
 };
 
 struct sn_pipe {

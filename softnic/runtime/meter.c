@@ -11,7 +11,7 @@ static sn_u128 refill(sn_u128 tokens, uint64_t rate, uint64_t burst, uint64_t el
     return more < full ? more : full;
 }
 
-uint32_t sn_meter_run(struct sn_meter *m, uint64_t units, uint64_t now) {
+static uint32_t color_of(struct sn_meter *m, uint64_t units, uint64_t now) {
     if (!m->configured) return 0;
     uint64_t elapsed = now > m->last ? now - m->last : 0;
     sn_u128 want = (sn_u128)units * NANO;
@@ -23,6 +23,13 @@ uint32_t sn_meter_run(struct sn_meter *m, uint64_t units, uint64_t now) {
     if (m->committed < want) return 1;
     m->committed -= want;
     return 0;
+}
+
+uint32_t sn_meter_run(struct sn_meter *m, uint32_t kind, uint32_t bytes, uint64_t now) {
+    uint32_t color = color_of(m, kind == SN_METER_BYTES ? bytes : 1, now);
+    m->colors[color].packets++;
+    m->colors[color].bytes += bytes;
+    return color;
 }
 
 void sn_meter_set(struct sn_meter *m, const struct sn_rates *r, uint64_t now) {
@@ -40,6 +47,5 @@ uint32_t sn_meter(struct sn_ctx *c, uint32_t meter, uint64_t index, uint32_t col
         sn_note(c, SN_EV_INDEX);
         return color;
     }
-    uint64_t units = d->bits == SN_METER_BYTES ? c->ingress_len : 1;
-    return sn_meter_run(&c->pipe->meters[meter][index], units, c->now_ns);
+    return sn_meter_run(&c->pipe->meters[meter][index], d->bits, c->ingress_len, c->now_ns);
 }

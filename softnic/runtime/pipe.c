@@ -3,6 +3,16 @@
 
 #include "internal.h"
 
+/* A default action's meter that nobody has set leaves the field alone, as in bmv2. */
+static struct sn_result missed(struct sn_ctx *c, struct sn_table *t) {
+    t->default_hits.packets++;
+    t->default_hits.bytes += c->ingress_len;
+    struct sn_meter *m = t->default_meter;
+    int metered = m && m->configured;
+    if (metered) c->color = sn_meter_run(m, t->desc->with_meter, c->ingress_len, c->now_ns);
+    return (struct sn_result){t->default_params, t->default_action, 0, (uint16_t)metered};
+}
+
 struct sn_result sn_table_apply(struct sn_ctx *c, uint32_t table, const uint64_t *key) {
     struct sn_table *t = &c->pipe->tables[table];
     struct sn_entry *e = NULL;
@@ -11,24 +21,28 @@ struct sn_result sn_table_apply(struct sn_ctx *c, uint32_t table, const uint64_t
     else if (t->count)
         e = sn_table_lookup(t, key);
     c->ahead_table = NULL;
-    if (!e) return (struct sn_result){t->default_params, t->default_action, 0};
+    if (!e) return missed(c, t);
     e->last_hit = c->now_ns;
     e->packets++;
     e->bytes += c->ingress_len;
-    if (SN_UNLIKELY(t->desc->with_meter)) {
-        uint64_t units = t->desc->with_meter == SN_METER_BYTES ? c->ingress_len : 1;
-        c->color = sn_meter_run(sn_entry_meter(t, e), units, c->now_ns);
-    }
-    return (struct sn_result){sn_entry_params(t, e), e->action, 1};
+    uint32_t kind = t->desc->with_meter;
+    if (SN_UNLIKELY(kind))
+        c->color = sn_meter_run(sn_entry_meter(t, e), kind, c->ingress_len, c->now_ns);
+    return (struct sn_result){sn_entry_params(t, e), e->action, 1, kind != 0};
 }
 
 int sn_vset_has(struct sn_ctx *c, uint32_t vset, const uint8_t *key) {
     uint32_t n = c->pipe->prog->vsets[vset].key_size;
     const struct sn_vset *v = &c->pipe->vsets[vset];
     for (uint32_t i = 0; i < v->n; i++) {
-        const uint8_t *row = v->rows + (size_t)i * 2 * n;
+        const uint8_t *row = v->rows + (size_t)i * 4 * n;
         uint8_t differs = 0;
         for (uint32_t k = 0; k < n; k++) differs |= (key[k] ^ row[k]) & row[n + k];
+        for (uint32_t r = 0; r < v->n_ranges && !differs; r++) {
+            uint32_t at = v->ranges[r][0], size = v->ranges[r][1];
+            differs = memcmp(key + at, row + 2 * n + at, size) < 0 ||
+                      memcmp(key + at, row + 3 * n + at, size) > 0;
+        }
         if (!differs) return 1;
     }
     return 0;
@@ -140,7 +154,10 @@ void sn_pipe_free(struct sn_pipe *p) {
     for (uint32_t i = 0; p->meters && i < p->prog->n_meters; i++) free(p->meters[i]);
     for (uint32_t i = 0; p->profiles && i < p->prog->n_profiles; i++)
         sn_profile_free(&p->profiles[i]);
-    for (uint32_t i = 0; p->vsets && i < p->prog->n_vsets; i++) free(p->vsets[i].rows);
+    for (uint32_t i = 0; p->vsets && i < p->prog->n_vsets; i++) {
+        free(p->vsets[i].rows);
+        free(p->vsets[i].ranges);
+    }
     free(p->meters);
     free(p->profiles);
     free(p->vsets);

@@ -160,7 +160,8 @@ struct sn_result sn_profile_pick(struct sn_ctx *c, uint32_t profile, struct sn_r
         m = g ? choose(c, g, hash) : NULL;
     }
     /* Nobody in the group can be chosen: a hit that does nothing. */
-    return m ? (struct sn_result){m->params, m->action, 1} : (struct sn_result){NULL, SN_NONE, 1};
+    return m ? (struct sn_result){m->params, m->action, 1, r.metered}
+             : (struct sn_result){NULL, SN_NONE, 1, r.metered};
 }
 
 void sn_profile_free(struct sn_profile *p) {

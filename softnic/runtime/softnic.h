@@ -110,7 +110,7 @@ enum sn_meter_kind { SN_METER_PACKETS = 1, SN_METER_BYTES = 2 };
 struct sn_result {
     const uint8_t *params;
     uint32_t action; /* index in the table's list of actions */
-    uint32_t hit;
+    uint16_t hit, metered; /* metered: the colour is in the context */
 };
 
 /* `key`: the packed key, zero-padded to whole words. Counts the hit and stamps its time. */

@@ -391,7 +391,7 @@ enum sn_status sn_table_insert(struct sn_table *t, const struct sn_table_key *k,
     if (!u && !(u = tuple_new(t, n.tuple))) return SN_FULL;
     struct sn_entry *e = entry_alloc(t);
     if (!e) return SN_FULL;
-    if (t->desc->with_meter) sn_meter_set(sn_entry_meter(t, e), NULL, now);
+    if (t->desc->with_meter) memset(sn_entry_meter(t, e), 0, sizeof(struct sn_meter));
     memcpy(e->data, n.key, t->words * 8);
     if (!t->exact) memcpy(e->data + t->words, n.mask, t->words * 8);
     e->used = 1;
@@ -588,7 +588,8 @@ int sn_table_init(struct sn_table *t, const struct sn_table_desc *d, uint64_t se
     size_t lines = (t->entry_size + LINE - 1) / LINE * LINE;
     if (t->entry_size < LINE || lines - t->entry_size <= t->entry_size / 8) t->entry_size = lines;
     t->default_params = calloc(1, d->max_params + 8);
-    if (!t->default_params) return -1;
+    if (d->with_meter) t->default_meter = calloc(1, sizeof *t->default_meter);
+    if (!t->default_params || (d->with_meter && !t->default_meter)) return -1;
     t->default_action = d->default_action;
     if (d->default_action < d->n_actions && d->default_params)
         memcpy(t->default_params, d->default_params, d->params_size[d->default_action]);
@@ -607,4 +608,5 @@ void sn_table_free(struct sn_table *t) {
     free(t->tuples);
     free(t->chunks);
     free(t->default_params);
+    free(t->default_meter);
 }

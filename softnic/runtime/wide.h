@@ -123,6 +123,20 @@ static inline int sn_w_cmp(sn_wide a, sn_wide b) {
     return 0;
 }
 
+/* Of numbers that aren't negative; by 0 both are 0, as in sn_div and sn_mod. */
+static inline sn_wide sn_w_divmod(sn_wide a, sn_wide b, int remainder) {
+    sn_wide quotient = {{0}}, rest = {{0}}, zero = {{0}};
+    if (sn_w_cmp(b, zero) == 0) return zero;
+    for (uint32_t i = 64 * SN_LIMBS; i-- > 0;) {
+        rest = sn_w_shl(rest, 1);
+        rest.w[0] |= a.w[i / 64] >> (i % 64) & 1;
+        if (sn_w_cmp(rest, b) < 0) continue;
+        rest = sn_w_sub(rest, b);
+        quotient.w[i / 64] |= 1ull << (i % 64);
+    }
+    return remainder ? rest : quotient;
+}
+
 static inline sn_wide sn_w_clamp(sn_wide a, sn_wide low, sn_wide high) {
     return sn_w_cmp(a, low) < 0 ? low : sn_w_cmp(a, high) > 0 ? high : a;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Loader
 
-from softnic.dataplane import MeterConfig
+from softnic.dataplane import CounterValue, MeterConfig
 
 
 def test_an_unset_meter_is_green(load: Loader) -> None:
@@ -40,3 +40,18 @@ def test_bad_cells_and_rates(load: Loader) -> None:
         plane.set_meter("I.rate", 0, MeterConfig(2, 1, 1, 1))
     # A packet on a port without a cell keeps the colour that it has.
     assert plane.inject(20, b"x")[0][0] == 0
+
+
+def test_what_each_colour_counted(load: Loader) -> None:
+    plane = load("meter")
+    plane.set_meter("I.rate", 1, MeterConfig(cir=0, cburst=2, pir=0, pburst=5))
+    for frame in (b"x", b"xy", b"x", b"x", b"xyz", b"x", b"x"):
+        plane.inject(1, frame)
+    counted = CounterValue(2, 3), CounterValue(3, 5), CounterValue(2, 2)
+    assert plane.meter_colors("I.rate", 1) == counted
+    plane.set_meter("I.rate", 1, None)
+    assert plane.meter_colors("I.rate", 1) == counted  # other rates, the same counts
+    plane.clear_meter_colors("I.rate", 1)
+    plane.inject(1, b"x")
+    nothing = CounterValue(0, 0)
+    assert plane.meter_colors("I.rate", 1) == (CounterValue(1, 1), nothing, nothing)

@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 import pytest
-from finsy.proto import p4r
+from finsy.proto import p4i, p4r
 from p4rt import DELETE, INSERT, MODIFY, Client, Names, batch_codes, program_config
 from target import Target
 
-OK, INVALID, NOT_FOUND, EXISTS, FULL, PRECONDITION, RANGE, UNOFFERED = 0, 3, 5, 6, 8, 9, 11, 12
+OK, INVALID, NOT_FOUND, EXISTS, FULL, PRECONDITION, RANGE = 0, 3, 5, 6, 8, 9, 11
 NAMES = Names(program_config("groups").p4info)
 PROFILES = {
     p.preamble.alias: p.preamble.id for p in program_config("groups").p4info.action_profiles
@@ -157,9 +157,6 @@ def test_what_makes_no_sense(client: Client, kind: Any, entity: p4r.Entity, expe
 def test_a_direct_action_in_a_table_with_a_profile(client: Client) -> None:
     direct = NAMES.entry("route", {"h.data.dst": (b"\1", 8)}, NAMES.action("via", b"\1"))
     assert code(client, INSERT, direct) == INVALID
-    oneshot = route()
-    oneshot.table_entry.action.action_profile_action_set.SetInParent()
-    assert code(client, INSERT, oneshot) == UNOFFERED
 
 
 def test_a_profile_without_selector_has_no_groups(client: Client) -> None:
@@ -253,6 +250,94 @@ def test_indirect_meters(bare: Target) -> None:
     assert code(client, MODIFY, entity) == RANGE
 
 
+def counts(*pairs: tuple[int, int]) -> p4r.MeterCounterData:
+    """Packets and bytes of green, yellow, red."""
+    green, yellow, red = (p4r.CounterData(packet_count=p, byte_count=b) for p, b in pairs)
+    return p4r.MeterCounterData(green=green, yellow=yellow, red=red)
+
+
+def test_counters_by_colour(client: Client, bare: Target) -> None:
+    client.insert(limit(meter_config=RATES))
+    assert colours(bare, 4) == [0, 1, 2, 2]
+    wanted = NAMES.entry("limit")
+    assert not client.read(wanted)[0].table_entry.HasField("meter_counter_data")
+    wanted.table_entry.meter_counter_data.SetInParent()
+    found = client.read(wanted)[0].table_entry
+    assert found.meter_counter_data == counts((1, 6), (1, 6), (2, 12))
+    direct = p4r.Entity(direct_meter_entry=p4r.DirectMeterEntry())
+    direct.direct_meter_entry.counter_data.SetInParent()
+    assert client.read(direct)[0].direct_meter_entry.counter_data == found.meter_counter_data
+    zero = counts((0, 0), (0, 0), (0, 0))
+    client.write((MODIFY, limit(meter_config=RATES, meter_counter_data=zero)))
+    assert client.read(wanted)[0].table_entry.meter_counter_data == zero
+    client.write((MODIFY, limit(meter_config=RATES)))  # left out: they stay
+    assert colours(bare, 1) == [0]
+    set_ones = limit(meter_counter_data=counts((1, 0), (0, 0), (0, 0)))
+    assert code(client, MODIFY, set_ones) == INVALID
+    assert client.read(wanted)[0].table_entry.meter_counter_data == counts((1, 6), (0, 0), (0, 0))
+
+
+def test_counters_by_colour_of_an_indirect_meter(bare: Target) -> None:
+    client = bare.client()
+    client.primary()
+    config = program_config("meter")
+    client.push(config)
+    cell = p4r.MeterEntry(meter_id=config.p4info.meters[0].preamble.id, index={"index": 1})
+    cell.config.CopyFrom(p4r.MeterConfig(cir=0, cburst=1, pir=0, pburst=2))
+    client.write((MODIFY, p4r.Entity(meter_entry=cell)))
+    for _ in range(3):
+        bare.plane.inject(1, b"x")
+    cell.counter_data.SetInParent()
+    (found,) = client.read(p4r.Entity(meter_entry=cell))
+    assert found.meter_entry.counter_data == counts((1, 1), (1, 1), (1, 1))
+    client.write((MODIFY, p4r.Entity(meter_entry=cell)))
+    (found,) = client.read(p4r.Entity(meter_entry=cell))
+    assert found.meter_entry.counter_data == counts((0, 0), (0, 0), (0, 0))
+    cell.counter_data.red.byte_count = 1
+    assert code(client, MODIFY, p4r.Entity(meter_entry=cell)) == INVALID
+
+
+def default(table: str, action: str, **more: Any) -> p4r.Entity:
+    return NAMES.entry(table, action=NAMES.action(action), is_default_action=True, **more)
+
+
+def test_the_counter_and_the_meter_of_a_default_action(client: Client, bare: Target) -> None:
+    client.insert(limit())  # entry 1 hits dst 1
+    config = {"cir": 0, "cburst": 6, "pir": 0, "pburst": 12}
+    client.write((MODIFY, default("limit", "paint", meter_config=p4r.MeterConfig(**config))))
+    missing = [bare.plane.inject(1, packet(dst=2))[0][1][5] for _ in range(4)]
+    assert missing == [0, 1, 2, 2]
+    wanted = NAMES.entry("limit", is_default_action=True)
+    for name in ("counter_data", "meter_config", "meter_counter_data"):
+        getattr(wanted.table_entry, name).SetInParent()
+    (found,) = client.read(wanted)
+    assert found.table_entry.counter_data.packet_count == 4
+    assert found.table_entry.meter_config == p4r.MeterConfig(**config)
+    assert found.table_entry.meter_counter_data == counts((1, 6), (1, 6), (2, 12))
+    by_itself = p4r.Entity()
+    counter = by_itself.direct_counter_entry
+    counter.table_entry.table_id = found.table_entry.table_id
+    counter.table_entry.is_default_action = True
+    counter.data.packet_count = 40
+    client.write((MODIFY, by_itself))
+    bare.plane.inject(1, packet(dst=2))
+    counter.ClearField("data")
+    (found,) = client.read(by_itself)
+    assert found.direct_counter_entry.data.packet_count == 41
+    assert found.direct_counter_entry.table_entry == counter.table_entry
+    meter = p4r.Entity(direct_meter_entry={"table_entry": counter.table_entry})
+    client.write((MODIFY, meter))  # without rates: always green
+    assert bare.plane.inject(1, packet(dst=2))[0][1][5] == 0
+    assert client.read(meter) == [meter]
+
+
+def test_a_default_action_without_rates_leaves_the_colour_alone(
+    client: Client, bare: Target
+) -> None:
+    client.write((MODIFY, default("limit", "NoAction")))
+    assert bare.plane.inject(1, packet(kind=1, dst=9))[0][1][5] == 0xEE
+
+
 # -- value sets ----------------------------------------------------------------------------
 
 
@@ -277,6 +362,27 @@ def test_a_value_set_steers_the_parser(client: Client, bare: Target) -> None:
     assert client.read(every) == [value_set((b"\x81\0", b"\1"), (b"\5", b"\2"))]
     client.write((MODIFY, value_set()))
     assert seen(0x8100, 1) == 0xEE
+
+
+def test_a_value_set_with_ranges(bare: Target) -> None:
+    """What P4Info says of a field: the program is the same."""
+    config = program_config("groups")
+    (info,) = config.p4info.value_sets
+    info.match[0].match_type = p4i.MatchField.RANGE
+    client = bare.client()
+    client.primary()
+    client.push(config)
+    entity = p4r.ValueSetEntry(value_set_id=KINDS)
+    for low, high, tag in ((b"\x10", b"\x20", b"\1"), (b"\x1f", b"\1\xff", b"\2")):
+        found = entity.members.add()
+        found.match.add(field_id=1).range.CopyFrom(p4r.FieldMatch.Range(low=low, high=high))
+        found.match.add(field_id=2).exact.value = tag
+    client.write((MODIFY, p4r.Entity(value_set_entry=entity)))
+    steered = [(kind, tag) for kind in range(0x205) for tag in (1, 2, 3)
+               if bare.plane.inject(1, packet(kind, tag))[0][1][5] == 0x55]  # fmt: skip
+    wanted = [(kind, 1) for kind in range(0x10, 0x21)] + [(kind, 2) for kind in range(0x1F, 0x200)]
+    assert sorted(steered) == sorted(wanted)
+    assert client.read(p4r.Entity(value_set_entry=entity)) == [p4r.Entity(value_set_entry=entity)]
 
 
 @pytest.mark.parametrize(

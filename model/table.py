@@ -33,6 +33,7 @@ class Event(StrEnum):
     ACK_RELEASE = "AckRelease"
     ASK_REVOKE = "AskRevoke"
     REVOKED = "Revoked"
+    CUTOFF = "Cutoff"
     # The new path's handshake.
     SYN = "SYN"
     OPEN = "the new path is open"

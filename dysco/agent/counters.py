@@ -94,6 +94,8 @@ class Count(StrEnum):
     CONTROL_MALFORMED = "control_malformed"
     CONTROL_FORGED = "control_forged"
     CONTROL_REPLAYED = "control_replayed"
+    CONTROL_IN_BAND = "control_in_band"
+    """A control message that came on the session's own subsession."""
     CONTROL_UNKNOWN = "control_without_session"
     """A control message for a session that this host does not have."""
     NEW_PATH_UNKNOWN = "new_path_unexpected"

@@ -52,6 +52,8 @@ class Submit(IntEnum):
     """An announcement: the leg of its token never latches; answered by `Reason.LEG`."""
     QUERY = 6
     """Answered by `Reason.LEG`."""
+    IN_BAND = 7
+    """A control message in a segment as the host at `port` would send it: numbered on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +366,10 @@ class SetLeg:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A packet-out that latches or revokes: `submit` says which. Its token names the leg."""
+    """A packet-out that latches or revokes: `submit` says which. Its token names the leg.
+
+    With `Submit.ROUTE` it is the other side's announcement, from `src`, for the leg at `dst`.
+    """
 
     submit: Submit
     token: int
@@ -372,6 +377,9 @@ class Announce:
     src: Address
     dst: Address
     src_mac: MacAddress
+    cutoff: int = 0
+    edge: int = 0
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

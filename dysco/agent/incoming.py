@@ -189,6 +189,7 @@ class Incoming:
             is_right=False,
             offered=negotiated(arrived.options),
         )
+        session.note_sender(session.left.sent, header.subsession)
         actions = core.clear_conflicts(session.left, now)
         core.table.add(session)
         if session.tag is not None:

@@ -27,6 +27,7 @@ _OPTIONS = struct.Struct("!BHB")
 _HAS_MSS, _HAS_SCALE, _SACK, _TIMESTAMPS = 1, 2, 4, 8
 _BODY = struct.Struct("!HBBBd")
 _REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE, _RELAYS, _OPENING = 1, 2, 4, 8, 16, 32, 64
+_HIDDEN = 128
 
 
 class RecordError(Exception):
@@ -59,6 +60,8 @@ class SessionRecord:
     """None: as the primary leg has it."""
     relays: bool = False
     opening: bytes = b""
+    hidden: FiveTuple | None = None
+    """The primary leg's first subsession as the other host has it, behind a NAT of the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,10 @@ def _pack_session(session: Session, leg: Leg) -> bytes:
     if session.session != session_tuple(leg):
         flags |= _HAS_TUPLE
         ends = session.session
-        parts.append(_pack_address(ends.src) + _pack_address(ends.dst))
-        parts.append(struct.pack("!HH", ends.sport, ends.dport))
+        parts.append(_pack_tuple(ends))
+    if (hidden := session.hidden.get(leg.first)) is not None:
+        flags |= _HIDDEN
+        parts.append(_pack_tuple(hidden))
     if session.opening:
         flags |= _OPENING
         parts.append(len(session.opening).to_bytes(2, "big") + session.opening)
@@ -134,6 +139,11 @@ def _pack_options(options: Negotiated) -> bytes:
 
 def _pack_address(value: Address) -> bytes:
     return bytes((value.version,)) + value.packed
+
+
+def _pack_tuple(ends: FiveTuple) -> bytes:
+    addresses = _pack_address(ends.src) + _pack_address(ends.dst)
+    return addresses + struct.pack("!HH", ends.sport, ends.dport)
 
 
 class _Reader:
@@ -161,6 +171,11 @@ class _Reader:
         if version not in (4, 6):
             raise RecordError(f"an address of IP version {version}")
         return address(self.take(4 if version == 4 else 16))
+
+    def five_tuple(self) -> FiveTuple:
+        """The next five-tuple."""
+        src, dst = self.address(), self.address()
+        return FiveTuple(src, self.number(2), dst, self.number(2))
 
     def options(self) -> Negotiated:
         """The next options."""
@@ -199,21 +214,31 @@ def read_record(metadata: bytes) -> Record:
 
 def _read_session(reader: _Reader) -> SessionRecord:
     policy, position, flags, hosts, created = _BODY.unpack(reader.take(_BODY.size))
-    if flags & ~127:
-        raise RecordError(f"session flags 0x{flags:02x}")
     tag = reader.number(4) if flags & _HAS_TAG else None
-    nonce = sender = ends = None
+    nonce = sender = ends = hidden = None
     if flags & _HAS_SENDER:
         nonce = Nonce(reader.number(8), reader.number(8))
         sender = reader.address()
     if flags & _HAS_TUPLE:
-        src, dst = reader.address(), reader.address()
-        ends = FiveTuple(src, reader.number(2), dst, reader.number(2))
+        ends = reader.five_tuple()
+    if flags & _HIDDEN:
+        hidden = reader.five_tuple()
     opening = reader.take(reader.number(2)) if flags & _OPENING else b""
     size = 16 if flags & _CHAIN_V6 else 4
     rest = tuple(address(reader.take(size)) for _ in range(hosts))
     on_failure = OnFailure.REFUSE if flags & _REFUSE else OnFailure.DIRECT
     relays = bool(flags & _RELAYS)
     return SessionRecord(
-        policy, on_failure, position, created, rest, tag, sender, nonce, ends, relays, opening
+        policy,
+        on_failure,
+        position,
+        created,
+        rest,
+        tag,
+        sender,
+        nonce,
+        ends,
+        relays,
+        opening,
+        hidden,
     )

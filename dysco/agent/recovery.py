@@ -101,6 +101,8 @@ def _take_up(core: Core, session_id: int, found: _Found, now: float) -> list[Act
             _reserve(core, leg.sent)
         else:
             session.left = leg
+        if record.hidden is not None and leg is session.primary:
+            session.hidden[leg.sent] = record.hidden
     stray = [mapping.key for side, mapping in found.inbound.items() if side not in found.outbound]
     if stray:
         core.counters[Count.ORPHANED] += len(stray)

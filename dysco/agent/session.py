@@ -142,10 +142,14 @@ class Leg:
         """Both."""
         return self.outbound_key, self.inbound_key
 
+    @property
+    def first(self) -> FiveTuple:
+        """The subsession in the first place, which the outbound mapping names."""
+        return self.sent if self.path == 0 or self.spare is None else self.spare
+
     def outbound(self, metadata: bytes, idle_timeout: float) -> Mapping:
         """The mapping for what the host sends."""
-        first = self.sent if self.path == 0 or self.spare is None else self.spare
-        return Mapping(self.outbound_key, first, metadata, idle_timeout)
+        return Mapping(self.outbound_key, self.first, metadata, idle_timeout)
 
     def inbound(self, metadata: bytes, idle_timeout: float) -> Mapping:
         """The mapping for what comes to the host."""
@@ -184,6 +188,11 @@ class Session:
     """The host answered before the next one did: it is a proxy, with two connections."""
     opening: bytes = b""
     """Of the reconfiguration that this session came by, to be sent on."""
+    hidden: dict[FiveTuple, FiveTuple] = field(default_factory=dict)
+    """A subsession away from the host at its other end, where a NAT of the network shows another
+    five-tuple; by the subsession as it is here, away from this host."""
+    in_band: set[FiveTuple] = field(default_factory=set)
+    """Subsessions on which the other agent writes itself: it knows of no other way to us."""
     recovered: bool = False
     token: int = 0
     """Of the last Install that may yet fail."""
@@ -191,6 +200,15 @@ class Session:
     """The last SYN, as long as a set-up that fails needs it."""
     syn_port: int = 0
     """The host port that it came from."""
+
+    def note_sender(self, ends: FiveTuple, subsession: FiveTuple) -> None:
+        """Another host opened a subsession; `ends`: away from here, `subsession`: from there."""
+        if subsession != ends.reversed:
+            self.hidden[ends] = subsession
+
+    def at_peer(self, ends: FiveTuple) -> FiveTuple:
+        """A subsession away from the host at its other end, as that host has it."""
+        return self.hidden.get(ends, ends.reversed)
 
     @property
     def legs(self) -> tuple[Leg, ...]:

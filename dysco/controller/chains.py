@@ -71,7 +71,7 @@ def paths(hops: Sequence[Hop]) -> Paths[Hop]:
     by_left: dict[FiveTuple, Hop] = {}
     for hop in hops:
         if hop.session.left is not None:
-            by_left[hop.session.left.sent.reversed] = hop
+            by_left[hop.session.at_peer(hop.session.left.sent)] = hop
     sent = {hop.session.right.sent for hop in hops if hop.session.right is not None}
     spare = {
         hop.session.right.spare
@@ -81,7 +81,8 @@ def paths(hops: Sequence[Hop]) -> Paths[Hop]:
     starts = [
         hop
         for hop in hops
-        if hop.session.left is None or hop.session.left.sent.reversed not in sent | spare
+        if hop.session.left is None
+        or hop.session.at_peer(hop.session.left.sent) not in sent | spare
     ]
     starts.sort(key=lambda hop: (hop.session.left is not None, hop.session.position))
     chain: list[Hop] = []

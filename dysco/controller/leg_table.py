@@ -191,8 +191,12 @@ class LegTable:
                 else:
                     self.counters["query_without_leg"] += 1
             case Announce():
+                a = action
                 frame = legs.announcement(
-                    action.token, action.epoch, action.src, action.dst, action.src_mac
+                    *(a.token, a.epoch, a.src, a.dst, a.src_mac),
+                    cutoff=a.cutoff,
+                    edge=a.edge,
+                    known=a.known,
                 )
                 self._device.packet_out(0, action.submit, frame)
             case SplitAt():

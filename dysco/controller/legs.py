@@ -16,6 +16,7 @@ The SYN-ACK that passes initialises the registers; without a `leg` entry a leg i
 constants of `Entry()`.
 
     Submit.LATCH, REVOKE   frame: announcement(...)    the token in it names the leg
+    Submit.IN_BAND         a control message in a segment of the host's session (agent.in_band)
     Submit.QUERY           frame: query(slot)
     Submit.HOST            any frame, as if the host at `port` had sent it: parts of a split segment
     Reason.LEG             frame: a report, read by parse_report: what a leg's registers hold, and
@@ -23,7 +24,7 @@ constants of `Entry()`.
     Reason.SPLIT           a host's segment that lies across the cutoff; split() parts it
     Reason.NEW_PATH        SYN-ACK, ACK or RST of the new path's handshake, as the network has it
     Reason.CONTROL         a UDP datagram to ANNOUNCEMENT_PORT of a host of ours that starts with
-                           CONTROL_MAGIC: for its agent
+                           CONTROL_MAGIC, or a segment with it in its option: for its agent
 
 Announcements are UDP datagrams from host to host; the data planes exchange them, and repeat
 nothing: the agent does, with LATCH.
@@ -260,9 +261,22 @@ def _address(version: int, number: int) -> Address:
     return IPv4Address(number) if version == 4 else IPv6Address(number)
 
 
-def announcement(token: int, epoch: int, src: Address, dst: Address, src_mac: MacAddress) -> bytes:
-    """The frame for LATCH and REVOKE; the data plane fills in what it announces, and the way."""
-    body = _ANNOUNCEMENT.pack(ANNOUNCEMENT_MAGIC, token, epoch, 0, 0, 0)
+def announcement(
+    token: int,
+    epoch: int,
+    src: Address,
+    dst: Address,
+    src_mac: MacAddress,
+    *,
+    cutoff: int = 0,
+    edge: int = 0,
+    known: bool = False,
+) -> bytes:
+    """The frame for LATCH and REVOKE; the data plane fills in what it announces, and the way.
+
+    With ROUTE and all that it announces: the other anchor's, as if it had come.
+    """
+    body = _ANNOUNCEMENT.pack(ANNOUNCEMENT_MAGIC, token, epoch, cutoff, edge, known)
     size = _UDP.size + len(body)
     if src.version == 4:
         ethertype = 0x0800

@@ -48,6 +48,8 @@ const bit<16> DYSCO_MAGIC_SIZE = 4;
 const bit<16> ANNOUNCEMENT_PORT = 17529;
 const bit<32> ANNOUNCEMENT_MAGIC = 0x44795341;
 const bit<32> CONTROL_MAGIC = 0x4479436f;
+// In a segment's first and only option, in front of a message for an agent: experimental (RFC 6994).
+const bit<64> IN_BAND_OPTION = 0xfd08d75c4479436f;
 
 // Why a packet went to the controller.
 enum bit<8> Reason {
@@ -71,7 +73,8 @@ enum bit<8> Submit {
     HOST = 3,           // as if the host at `port` had sent it
     LATCH = 4,          // an announcement: its leg takes the new path, and it goes to the other anchor
     REVOKE = 5,         // an announcement: its leg never latches; a report comes back
-    QUERY = 6           // a report comes back
+    QUERY = 6,          // a report comes back
+    IN_BAND = 7         // a control message in a segment of the host's session: numbered, and sent
 }
 
 // Index of the `drops` counter.

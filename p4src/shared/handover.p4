@@ -63,14 +63,16 @@ control MakeAnnouncement(inout headers_t hdr, inout metadata_t meta) {
         bit<128> own;
         bit<128> peer;
         bit<32> edge;
+        bit<32> port;
         own_address.read(own, meta.slot);
         peer_address.read(peer, meta.slot);
+        peer_port.read(port, meta.slot);
         edge_in.read(edge, meta.slot);
 
         hdr.tcp.setInvalid();
         hdr.udp.setValid();
         hdr.udp.sport = ANNOUNCEMENT_PORT;
-        hdr.udp.dport = ANNOUNCEMENT_PORT;
+        hdr.udp.dport = port[15:0];
         hdr.udp.length = ANNOUNCEMENT_SIZE;
         hdr.announcement.setValid();
         hdr.announcement.magic = ANNOUNCEMENT_MAGIC;
@@ -79,9 +81,9 @@ control MakeAnnouncement(inout headers_t hdr, inout metadata_t meta) {
         hdr.announcement.cutoff = meta.reg.cutoff_out;
         hdr.announcement.edge = edge;
         hdr.announcement.known = (bit<16>)meta.reg.known;
-        // Length and ports stand twice: in the pseudo-header, and for both ends.
+        // The length stands twice: in the pseudo-header too.
         bit<32> sum = (bit<32>)PROTO_UDP + (bit<32>)ANNOUNCEMENT_SIZE * 2
-            + (bit<32>)ANNOUNCEMENT_PORT * 2 + change_32(0, ANNOUNCEMENT_MAGIC)
+            + (bit<32>)ANNOUNCEMENT_PORT + port + change_32(0, ANNOUNCEMENT_MAGIC)
             + change_32(0, meta.leg.token[63:32]) + change_32(0, meta.leg.token[31:0])
             + change_32(0, meta.leg.epoch) + change_32(0, meta.reg.cutoff_out) + change_32(0, edge)
             + (bit<32>)meta.reg.known + change_v6(0, own) + change_v6(0, peer);
@@ -132,6 +134,7 @@ control LatchOut(inout headers_t hdr, inout metadata_t meta) {
                 own_address.write(meta.slot, hdr.ipv6.src);
                 peer_address.write(meta.slot, hdr.ipv6.dst);
             }
+            peer_port.write(meta.slot, (bit<32>)hdr.udp.dport);
             Announce.apply(hdr, meta);
         } else {
             meta.kind = Kind.REPORT;
@@ -220,6 +223,7 @@ control Announced(inout headers_t hdr, inout metadata_t meta) {
                     own_address.write(meta.slot, hdr.ipv6.dst);
                     peer_address.write(meta.slot, hdr.ipv6.src);
                 }
+                peer_port.write(meta.slot, (bit<32>)hdr.udp.sport);
                 if (news || hdr.announcement.known == 0) {
                     meta.kind = Kind.ANSWER;
                     Announce.apply(hdr, meta);

@@ -35,6 +35,7 @@ register<bit<32>>(SLOTS) cutoff_in;
 register<bit<32>>(SLOTS) last_way;      // 1: new
 register<bit<128>>(SLOTS) own_address;  // of the last announcement that passed; IPv4 in the low bits
 register<bit<128>>(SLOTS) peer_address;
+register<bit<32>>(SLOTS) peer_port;     // of UDP; another one than ours behind a NAT of the network
 
 counter(10, CounterType.packets) legs;
 

@@ -3,7 +3,8 @@
 //   start --cpu port--> packet_out --> ethernet --> arp
 //                                        |--> leg, of a query
 //                                        |--> ipv4 (+options) --> tcp --first SYN--> options --> magic?
-//                                        |                    |     \-> timestamps, SACK blocks
+//                                        |                    |     |-> timestamps, SACK blocks
+//                                        |                    |     \-> control message, in band?
 //                                        |                    |-> udp --> announcement | control message?
 //                                        |                    \-> icmp error --> quoted ipv4 --> quoted tcp
 //                                        \--> ipv6 --> as ipv4
@@ -122,8 +123,16 @@ parser DyscoParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
             (1, 0, 5): check_dysco;
             (1, 0, _): parse_tcp_options;
             (_, _, 5): accept;
-            (_, _, 6 .. 7): before_next;
+            (_, _, 6): before_next;
+            (_, _, 7): check_in_band;
             default: check_aligned;
+        }
+    }
+    // What has this option is never for a host.
+    state check_in_band {
+        transition select(packet.lookahead<bit<64>>()) {
+            IN_BAND_OPTION: is_control;
+            default: before_next;
         }
     }
     state parse_tcp_options {

@@ -20,6 +20,7 @@
 
 #include "../shared/arrival.p4"
 #include "../shared/handover.p4"
+#include "../shared/in_band.p4"
 #include "../shared/parser.p4"
 #include "../shared/policy.p4"
 #include "../shared/ports.p4"
@@ -154,9 +155,9 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
         } else if (meta.again == Kind.ANSWER || meta.again == Kind.REPORT
                    || meta.again == Kind.ANNOUNCE) {
             meta.kind = meta.again;
-        } else if (submit == Submit.HOST) {
+        } else if (submit == Submit.HOST || submit == Submit.IN_BAND) {
             from_host.apply(hdr, meta, has_tuple, first_syn, departs, punted);
-            by_bridge = !departs && !punted;
+            by_bridge = !departs && !punted && submit == Submit.HOST;
         } else if (submit == Submit.ROUTE) {
             by_route = true;
         } else if (submit == Submit.BRIDGE) {
@@ -191,6 +192,11 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
         }
         if (meta.slot != NO_SLOT) {
             legs_of.apply(meta);
+        } else if (submit == Submit.IN_BAND) {
+            // Of a session that is over, or not tracked: nobody knows its numbers.
+            departs = false;
+            reason = Drop.BAD_PACKET_OUT;
+            dropped = true;
         }
 
         // What becomes of it.
@@ -210,7 +216,9 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
             }
         } else if (meta.slot != NO_SLOT && hdr.tcp.isValid()) {
             LoadEdit.apply(hdr, meta);
-            if (departs) {
+            if (submit == Submit.IN_BAND) {
+                InBand.apply(meta);
+            } else if (departs) {
                 Departure.apply(hdr, meta);
             } else if (arrives) {
                 Arrival.apply(hdr, meta);

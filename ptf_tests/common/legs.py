@@ -42,8 +42,9 @@ from scapy.packet import Packet, Raw
 
 sys.path.append(str(File(__file__).resolve().parents[2]))
 
-from dysco.agent.reconfigure import arrival, departure, handover
+from dysco.agent.reconfigure import arrival, departure, handover, in_band
 from dysco.agent.reconfigure.segment import ACK, FIN, RST, SYN, Segment
+from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import (
     Announcement,
     Count,
@@ -75,6 +76,8 @@ NEW_WAY = NewWay(
     ts_shift=None,
     scale_in=2,
 )
+IN_BAND = [(253, in_band.OPTION[2:])]
+"""Options of a segment with a message in band, for scapy."""
 EVENTS = {"announced": 1, "drained": 2, "closing": 4, "revoked": 8}
 _SLOTS = itertools.count(1)
 _REPORT = struct.Struct("!IHBB15I")
@@ -181,6 +184,7 @@ class LegTest(DyscoTest):
         self.entry, self.registers = entry or Entry(), Registers()
         self.stamps = stamps
         self.told = 0
+        self.other_port = CONTROL_PORT
         self.subsessions = {
             Path.FIRST: subsession(family, dst=NEXT),
             Path.SECOND: subsession(family, dst=OTHER, sport=61005),
@@ -344,6 +348,23 @@ class LegTest(DyscoTest):
         self.send(OTHER_PORT, self.announcement(message))
         self.collect(out, [(Reason.LEG, events)] if events else [])
 
+    def tells_in_band(self, message: bytes) -> None:
+        """The agent's packet-out: a message in a segment of the session."""
+        out = Segment(0, 0, ACK, 0, message)
+        frame = frame_of(session(self.family), out, (A.mac, "00:00:00:00:00:00"), IN_BAND)
+        end, ack, window = in_band.numbers(self.entry, self.registers)
+        numbered = Segment(add(end, -len(message)), ack, ACK, window, message)
+        self.device.send(frame, A.port, Submit.IN_BAND)
+        self.collect([(To.OLD, numbered)], [])
+
+    def is_told_in_band(self, path: Path, message: bytes) -> None:
+        """One comes from the other end of a subsession: it is for the agent, as it came."""
+        arrived = Segment(7, 8, ACK, 100, message)
+        ends = self.subsessions[path].reversed
+        frame = frame_of(ends, arrived, (NEXT.mac, A.mac), IN_BAND)
+        self.send(_PORTS[path], frame)
+        self.collect([], [(Reason.CONTROL, frame)])
+
     def revoke(self) -> None:
         """The packet-out that revokes."""
         done = handover.revoke(self.entry, self.registers)
@@ -364,7 +385,8 @@ class LegTest(DyscoTest):
             src, dst, macs = OTHER, A, (OTHER.mac, A.mac)
         ends = (getattr(src, self.family), getattr(dst, self.family))
         body = MAGIC + struct.pack("!QIIIH", m.token, m.epoch, m.cutoff, m.edge, int(m.known))
-        packet = ip_header(*ends) / UDP(sport=CONTROL_PORT, dport=CONTROL_PORT) / Raw(body)
+        sport = CONTROL_PORT if message is None else self.other_port
+        packet = ip_header(*ends) / UDP(sport=sport, dport=CONTROL_PORT) / Raw(body)
         ethertype = 0x86DD if self.family == "v6" else 0x0800
         return ethernet(*macs, bytes(packet), ethertype)
 
@@ -428,6 +450,7 @@ class LegTest(DyscoTest):
         if UDP in packet:
             assert port == OTHER_PORT
             assert packet.dst == OTHER.mac
+            assert (packet[UDP].sport, packet[UDP].dport) == (CONTROL_PORT, self.other_port)
             assert rebuilt(packet) == frame
             body = bytes(packet[UDP].payload)
             assert body[:4] == MAGIC

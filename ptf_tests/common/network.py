@@ -90,6 +90,7 @@ class Submit(IntEnum):
     LATCH = 4
     REVOKE = 5
     QUERY = 6
+    IN_BAND = 7
 
 
 class Drop(IntEnum):

@@ -212,6 +212,7 @@ class Device:
         self.plane.set_register("isn", SLOT, registers.isn or 0)
         self.plane.set_register("own_address", SLOT, int(session(self.version).src))
         self.plane.set_register("peer_address", SLOT, int(PEER[self.version]))
+        self.plane.set_register("peer_port", SLOT, legs.ANNOUNCEMENT_PORT)
         self.plane.set_register("fin_sent", SLOT, int(registers.fin_sent))
         self.plane.set_register("last_way", SLOT, int(registers.last_way is Way.NEW))
 
@@ -247,6 +248,10 @@ class Device:
     def submit(self, mode: Submit, data: bytes, port: int = 0) -> list[Out]:
         """A packet-out."""
         return self._run(CPU, struct.pack("!HB", port, mode) + data)
+
+    def inject(self, port: int, data: bytes) -> list[Out]:
+        """A frame comes in at a port."""
+        return self._run(port, data)
 
     def announce(self, message: Announcement) -> list[Out]:
         """The other anchor's announcement arrives."""

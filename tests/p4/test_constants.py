@@ -14,7 +14,7 @@ from conftest import Define, module_at
 from dysco.agent import header
 from dysco.agent.events import Reason, Submit
 from dysco.agent.model import Host, Policy
-from dysco.agent.reconfigure import control, state
+from dysco.agent.reconfigure import control, in_band, state
 from dysco.controller import config, legs, nic, policies, static_rows
 from dysco.controller.pipeline import Pipeline
 from dysco.topo import devices
@@ -110,6 +110,8 @@ def test_messages_between_hosts(define: Define) -> None:
     assert constants["CONTROL_MAGIC"].to_bytes(4, "big") == control.MAGIC
     assert constants["ANNOUNCEMENT_PORT"] == legs.ANNOUNCEMENT_PORT == control.PORT
     assert constants["ETHERTYPE_LEG"] == legs.ETHERTYPE_LEG
+    assert constants["IN_BAND_OPTION"].to_bytes(8, "big") == in_band.OPTION
+    assert in_band.OPTION.endswith(control.MAGIC)
 
 
 def test_legs(define: Define) -> None:

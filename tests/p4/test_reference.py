@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from leg_device import (
     EPOCH,
     MAC,
+    NEXT_MAC,
+    OUT_PORTS,
     PEER,
+    PORT,
     SLOT,
     TOKEN,
     Device,
@@ -35,7 +38,7 @@ from leg_device import (
 )
 
 from dysco.agent.events import Reason, Submit
-from dysco.agent.reconfigure import arrival, departure, handover
+from dysco.agent.reconfigure import arrival, departure, handover, in_band
 from dysco.agent.reconfigure.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import (
@@ -390,6 +393,54 @@ def test_query(device: Device, data: st.DataObject) -> None:
     prepare(device, entry, before, 0)
     check_report(device.submit(Submit.QUERY, legs.query(SLOT)), legs.Event(0), before)
     assert device.registers() == without_isn(before)
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_message_in_band(device: Device, data: st.DataObject) -> None:
+    """It is numbered for the path that the host's old data take, and leaves no trace."""
+    entry, before = data.draw(legs_in_use())
+    prepare(device, entry, before, 0)
+    message = data.draw(st.binary(min_size=1, max_size=300))
+    ends = session(device.version)
+    data_ = in_band.segment(ends, MAC, message).build()
+    got = device.submit(Submit.IN_BAND, data_, port=PORT)
+    end, ack, window = in_band.numbers(entry, before)
+    wanted = Segment(add(end, -len(message)), ack, ACK, window, message)
+    assert got == [Sent(To.OLD, wanted, (in_band.OPTION,))]
+    assert device.registers() == without_isn(before)
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_message_in_band_arrives(device: Device, data: st.DataObject) -> None:
+    """By either path it is for the agent, as it came, and the leg knows nothing of it."""
+    entry, before = data.draw(legs_in_use())
+    prepare(device, entry, before, 0)
+    path = data.draw(st.sampled_from(Path))
+    at = in_band.Numbers(data.draw(NUMBERS), data.draw(NUMBERS), 100)
+    away = subsession(device.version, path)
+    made = in_band.segment(away.reversed, NEXT_MAC, b"DyCo and more", at)
+    made.dst_mac = MAC
+    arrived = made.build()
+    got = device.inject(OUT_PORTS[path], arrived)
+    assert got == [Told(Reason.CONTROL, arrived)]
+    assert device.registers() == without_isn(before)
+
+
+def test_a_cutoff_from_the_agent_is_taken_as_an_announcement(device: Device) -> None:
+    """What one agent tells another goes into the data plane as if it had come from the network."""
+    new = NewWay(TOKEN, EPOCH, 100, 200, 7, 9, 0, None, 0)
+    entry = Entry(new=new)
+    after = prepare(device, entry, Registers(isn=1, snd_max=5000, rcv_ack=6000), 0)
+    message = Announcement(TOKEN, EPOCH, 6500, 70_000, known=False)
+    src, dst = PEER[device.version], session(device.version).src
+    data = legs.announcement(TOKEN, EPOCH, src, dst, MAC, cutoff=6500, edge=70_000, known=False)
+    got = device.submit(Submit.ROUTE, data)
+    answer, news = handover.announced(entry, after, message)
+    assert news
+    assert answer in got
+    check_report([item for item in got if isinstance(item, Told)], legs.Event.ANNOUNCED, after)
 
 
 @EXAMPLES

@@ -46,7 +46,7 @@ def test_registers(text: str, pipeline: Pipeline) -> None:
     names = {r.preamble.alias for r in pipeline.p4info.registers}
     described = set(re.findall(r"`(\w+)`", text[: text.index("## Two paths")]))
     # The rest is for the program itself.
-    assert names - described == {"isn", "own_address", "peer_address"}
+    assert names - described == {"isn", "own_address", "peer_address", "peer_port"}
 
 
 def test_the_layout_of_a_report(text: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dysco.agent.reconfigure import messages as m
 from dysco.agent.reconfigure.control import (
+    PORT,
     ControlError,
     ForgedError,
     Letter,
@@ -32,8 +33,9 @@ ids = st.builds(m.ReconfigurationId, u64, u64)
 ends = st.builds(m.Ends, st.integers(0, 14), u32, st.booleans(), st.booleans(), u16, u16)
 deltas = st.builds(m.Deltas, u32, u32, u32, u32, st.booleans())
 messages = st.one_of(
-    st.builds(m.RequestLock, ids, u64, u64, u32, ends),
-    st.builds(m.AckLock, ids, ends, deltas),
+    st.builds(m.RequestLock, ids, u64, u64, u32, ends, st.booleans()),
+    st.builds(m.AckLock, ids, ends, deltas, st.booleans()),
+    st.builds(m.Cutoff, ids, u32, u32, u32, st.booleans()),
     st.builds(m.NackLock, ids, st.text(max_size=40)),
     st.builds(m.CancelLock, ids, u64),
     st.builds(m.Release, ids, u64),
@@ -87,8 +89,8 @@ def test_openings(opening: m.Opening) -> None:
 @pytest.mark.parametrize("payload", [b"", b"DyCo", b"odd"])
 def test_datagrams(src: str, dst: str, payload: bytes) -> None:
     frame = datagram(ip_address(src), ip_address(dst), b"\2\0\0\0\0\1", payload)
-    assert payload_of(frame) == (ip_address(src), payload)
-    assert payload_of(frame + bytes(20)) == (ip_address(src), payload)
+    assert payload_of(frame) == ((ip_address(src), PORT), payload)
+    assert payload_of(frame + bytes(20)) == ((ip_address(src), PORT), payload)
     damaged = frame[:-1] + bytes([frame[-1] ^ 1])
     with pytest.raises(ControlError):
         payload_of(damaged)

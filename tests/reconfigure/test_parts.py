@@ -293,10 +293,10 @@ class Evil:
     ("record", "why"),
     [
         (b"", "version missing"),
-        (b"\x01rest", "version 01"),
-        (b"\x02", "damaged"),
-        (b"\x02" + pickle.dumps([1]), "holds a list"),
-        (b"\x02" + pickle.dumps(Evil()), "names builtins.print"),
+        (b"\x02rest", "version 02"),
+        (b"\x03", "damaged"),
+        (b"\x03" + pickle.dumps([1]), "holds a list"),
+        (b"\x03" + pickle.dumps(Evil()), "names builtins.print"),
     ],
 )
 def test_a_record_that_is_none(record: bytes, why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Control messages between agents, as UDP datagrams from host to host.
+"""Control messages between agents, as UDP datagrams from host to host, or in band (`in_band`).
 
      0       4   5      6        8       12        20       28      36       44     52       60
      | DyCo | 1 | kind | length | group | session | sender | epoch | number | left | number |
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from dysco.agent.model import Address, MacAddress
 from dysco.agent.packet import address, checksum
@@ -26,6 +27,7 @@ from dysco.agent.reconfigure.messages import (
     AckRelease,
     AskRevoke,
     CancelLock,
+    Cutoff,
     Deltas,
     Drained,
     Ends,
@@ -50,7 +52,9 @@ MAX_WHY = 200
 _HEAD = struct.Struct("!4sBBH4sQQQQQQ")
 _ENDS = struct.Struct("!BBIHH")
 _DELTAS = struct.Struct("!IIIIB")
-_REQUEST = struct.Struct("!QQI")
+_REQUEST = struct.Struct("!QQIB")
+_ACK = struct.Struct("!B")
+_CUTOFF = struct.Struct("!IIIB")
 _RIGHT = struct.Struct("!Q")
 _OPENING = struct.Struct("!QQBI")
 OPENING_SIZE = _OPENING.size + _ENDS.size + _DELTAS.size
@@ -111,17 +115,29 @@ def _read_deltas(data: bytes) -> Deltas:
 
 
 def _pack_request(m: RequestLock) -> bytes:
-    return _REQUEST.pack(m.right, m.token, m.epoch) + _pack_ends(m.ends)
+    return _REQUEST.pack(m.right, m.token, m.epoch, m.along) + _pack_ends(m.ends)
 
 
 def _read_request(about: ReconfigurationId, data: bytes) -> RequestLock:
-    right, token, epoch = _REQUEST.unpack_from(data)
-    return RequestLock(about, right, token, epoch, _read_ends(data[_REQUEST.size :]))
+    right, token, epoch, along = _REQUEST.unpack_from(data)
+    ends = _read_ends(data[_REQUEST.size :])
+    return RequestLock(about, right, token, epoch, ends, along=bool(along))
 
 
 def _read_ack(about: ReconfigurationId, data: bytes) -> AckLock:
-    ends, deltas = data[: _ENDS.size], data[_ENDS.size :]
-    return AckLock(about, _read_ends(ends), _read_deltas(deltas))
+    (along,) = _ACK.unpack_from(data)
+    ends = data[_ACK.size : _ACK.size + _ENDS.size]
+    deltas = data[_ACK.size + _ENDS.size :]
+    return AckLock(about, _read_ends(ends), _read_deltas(deltas), along=bool(along))
+
+
+def _pack_ack(m: AckLock) -> bytes:
+    return _ACK.pack(m.along) + _pack_ends(m.ends) + _pack_deltas(m.deltas)
+
+
+def _read_cutoff(about: ReconfigurationId, data: bytes) -> Cutoff:
+    epoch, cutoff, edge, known = _CUTOFF.unpack(data)
+    return Cutoff(about, epoch, cutoff, edge, known=bool(known))
 
 
 def _pack_why(m: NackLock) -> bytes:
@@ -162,8 +178,8 @@ _KINDS: dict[int, _Kind] = {
     1: _Kind(RequestLock, _REQUEST.size + _ENDS.size, _pack_request, _read_request),
     2: _Kind(
         AckLock,
-        _ENDS.size + _DELTAS.size,
-        lambda m: _pack_ends(m.ends) + _pack_deltas(m.deltas),
+        _ACK.size + _ENDS.size + _DELTAS.size,
+        _pack_ack,
         _read_ack,
     ),
     3: _Kind(NackLock, None, _pack_why, _read_why),
@@ -174,6 +190,12 @@ _KINDS: dict[int, _Kind] = {
     8: _bare(Drained),
     9: _bare(AskRevoke),
     10: _bare(Revoked),
+    11: _Kind(
+        Cutoff,
+        _CUTOFF.size,
+        lambda m: _CUTOFF.pack(m.epoch, m.cutoff, m.edge, m.known),
+        _read_cutoff,
+    ),
 }
 _NUMBERS = {kind.type: number for number, kind in _KINDS.items()}
 
@@ -249,13 +271,22 @@ def read_opening(data: bytes) -> Opening:
 # Datagrams.
 
 
-def datagram(src: Address, dst: Address, src_mac: MacAddress, payload: bytes) -> bytes:
+class Correspondent(NamedTuple):
+    """Where a datagram came from: not the sender's own address if the network has a NAT."""
+
+    address: Address
+    port: int
+
+
+def datagram(
+    src: Address, dst: Address, src_mac: MacAddress, payload: bytes, port: int = PORT
+) -> bytes:
     """The frame that carries a message; the pipeline fills in the destination MAC."""
     length = _UDP.size + len(payload)
     ends = src.packed + dst.packed
     pseudo = int.from_bytes(ends, "big") + _PROTO_UDP + length
-    bare = _UDP.pack(PORT, PORT, length, 0) + payload
-    udp = _UDP.pack(PORT, PORT, length, checksum(bare, pseudo) or 0xFFFF) + payload
+    bare = _UDP.pack(PORT, port, length, 0) + payload
+    udp = _UDP.pack(PORT, port, length, checksum(bare, pseudo) or 0xFFFF) + payload
     if src.version == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, _PROTO_UDP, 0) + ends
         head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
@@ -264,7 +295,7 @@ def datagram(src: Address, dst: Address, src_mac: MacAddress, payload: bytes) ->
     return bytes(6) + src_mac + _IPV6 + head + udp
 
 
-def payload_of(frame: bytes) -> tuple[Address, bytes]:
+def payload_of(frame: bytes) -> tuple[Correspondent, bytes]:
     """Who sent a datagram, and what it carries. Raises ControlError."""
     if frame[12:14] == _IPV4 and len(frame) >= _ETHERNET + 28 and frame[14] >> 4 == 4:
         start, proto = _ETHERNET + (frame[14] & 15) * 4, frame[23]
@@ -276,11 +307,11 @@ def payload_of(frame: bytes) -> tuple[Address, bytes]:
         raise ControlError("not IP")
     if proto != _PROTO_UDP or len(frame) < start + _UDP.size:
         raise ControlError("not UDP")
-    _, _, length, declared = _UDP.unpack_from(frame, start)
+    port, _, length, declared = _UDP.unpack_from(frame, start)
     datagram_bytes = frame[start : start + length]
     if length < _UDP.size or len(datagram_bytes) < length:
         raise ControlError(f"says {length} bytes, {len(frame) - start} are there")
     pseudo = int.from_bytes(ends, "big") + _PROTO_UDP + length
     if declared and checksum(datagram_bytes, pseudo):
         raise ControlError("the UDP checksum is wrong")
-    return address(src), datagram_bytes[_UDP.size :]
+    return Correspondent(address(src), port), datagram_bytes[_UDP.size :]

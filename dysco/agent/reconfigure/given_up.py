@@ -47,9 +47,7 @@ class GivenUp:
         here.tries += 1
         actions: list[Action] = []
         for number, about in here.abandoned.items():
-            session = None if here.is_over else here.session
-            message = CancelLock(about, number)
-            actions += self._mail.post(here.session.id, number, message, session)
+            actions += self._mail.post(here, number, CancelLock(about, number))
         pause = min(self._patience.first * 2**here.tries, self._patience.longest)
         return [*actions, SetTimer(Timer.ABANDON.of(here.session.id), pause)]
 

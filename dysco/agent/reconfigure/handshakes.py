@@ -52,6 +52,7 @@ class Handshakes:
         if leg.spare not in (None, spare) and right.state is RightState.PREPARED:
             return self._unknown()
         self._places.fill(here, leg, spare)
+        here.session.note_sender(spare, header.subsession)
         orders = here.member.new_path(Role.RIGHT, to_segment(arrived), opening)
         return self._orders.do(here, orders, now)
 

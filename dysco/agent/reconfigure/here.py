@@ -10,6 +10,7 @@ from dysco.agent.model import Address, FiveTuple
 from dysco.agent.options import Negotiated
 from dysco.agent.reconfigure import journal
 from dysco.agent.reconfigure.control import host_number
+from dysco.agent.reconfigure.in_band import Numbers
 from dysco.agent.reconfigure.journal import Kept
 from dysco.agent.reconfigure.left import Patience
 from dysco.agent.reconfigure.member import Member, RefusedError, Role
@@ -41,6 +42,8 @@ class Here:
         """Old subsessions whose entries stay for what is still under way."""
         self.abandoned: dict[int, ReconfigurationId] = {}
         """Hosts of a new path that was given up, until they say that they know."""
+        self.last: dict[FiveTuple, Numbers] = {}
+        """How control messages are numbered on old subsessions that linger."""
         self.tries = 0
         self.asked = 0.0
         """When the left anchor asked what it waits for; 0: for nothing, or only for data."""
@@ -64,8 +67,23 @@ class Here:
     def neighbour(self, toward: Toward) -> int | None:
         """The next host of the session; None: there is none, or it is no peer."""
         leg = self.session.left if toward is Toward.LEFT else self.session.right
-        peer = self.core.peers.at(leg.sent.dst) if leg is not None else None
+        return self.at(leg.sent) if leg is not None else None
+
+    def at(self, ends: FiveTuple) -> int | None:
+        """The host at the other end of a subsession; None: it is no peer."""
+        peer = self.core.peers.at(self.session.at_peer(ends).src)
         return host_number(peer.name) if peer is not None else None
+
+    def is_hidden(self) -> bool:
+        """True if a NAT of the network hides the host on the left: it can't be written to."""
+        leg = self.session.left
+        return leg is not None and leg.sent in self.session.hidden
+
+    def forget(self, ends: FiveTuple) -> None:
+        """A subsession is no more."""
+        self.session.hidden.pop(ends, None)
+        self.session.in_band.discard(ends)
+        self.last.pop(ends, None)
 
     def leg(self, role: Role) -> Leg:
         """The constants as they are to be, the registers as they were reported last."""
@@ -175,6 +193,7 @@ class Here:
             session.chain,
             self.names,
             self.wish,
+            dict(session.hidden),
         )
 
     def restore(self, kept: Kept, record: bytes) -> None:
@@ -188,6 +207,7 @@ class Here:
                 anchor.patience = member.patience
         member.routes, member.finished_right = kept.routes, kept.finished_right
         member.number, self.through = kept.number, kept.through
+        self.session.hidden = dict(kept.hidden)
         for role, spare in kept.spare.items():
             leg = self.session_leg(role)
             if leg is not None and leg.sent != spare:

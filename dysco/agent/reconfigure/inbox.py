@@ -10,9 +10,10 @@ from __future__ import annotations
 from dysco.agent.core import Core
 from dysco.agent.counters import Count
 from dysco.agent.events import Action, PacketIn, SetTimer
-from dysco.agent.reconfigure.control import ControlError, Letter, host_number, read_opening
+from dysco.agent.reconfigure.control import ControlError, host_number, read_opening
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.locking import LockState
+from dysco.agent.reconfigure.mail import Arrived
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import Role, answer_to
 from dysco.agent.reconfigure.messages import (
@@ -44,11 +45,12 @@ class Inbox:
         self._orders = orders
 
     def control(self, event: PacketIn, now: float) -> list[Action]:
-        """A control datagram."""
+        """A control message, as a datagram or in band."""
         core = self._core
-        letter = self._mail.open(event)
-        if not isinstance(letter, Letter):
-            return [letter] if letter is not None else []
+        arrived = self._mail.open(event)
+        if not isinstance(arrived, Arrived):
+            return [arrived] if arrived is not None else []
+        letter = arrived.letter
         session = core.table.sessions.get(letter.session)
         here = self._registry.get(letter.session)
         message = letter.message
@@ -59,18 +61,19 @@ class Inbox:
             and (here is None or here.member.is_idle)
         ):
             # The new path that this session came here by was given up.
-            return [*self._pass(letter), *self._leave(self._registry.of(session), now)]
+            return [*self._pass(arrived), *self._leave(self._registry.of(session), now)]
         if here is not None and self._given_up.is_answer(here, letter):
             return self._orders.do(here, (), now)
         if here is None and session is not None:
             here = self._registry.of(session)
         if here is None:
             core.counters[Count.CONTROL_UNKNOWN] += 1
-            return self._pass(letter)
+            return self._pass(arrived)
         return self._message(here, letter.sender, message, now)
 
-    def _pass(self, letter: Letter) -> list[Action]:
+    def _pass(self, arrived: Arrived) -> list[Action]:
         """For a session that is over here: the end of a lock must still reach both anchors."""
+        letter = arrived.letter
         message = letter.message
         if isinstance(message, CancelLock):
             self._given_up.note(letter.session, message.id)
@@ -87,7 +90,9 @@ class Inbox:
                 to = message.id.left
             case _:
                 return []
-        return self._mail.post(letter.session, to, answer, None)
+        if to == letter.sender:
+            return self._mail.answer(arrived, answer)
+        return self._mail.post_stranger(letter.session, to, answer)
 
     def _message(self, here: Here, sender: int, message: Message, now: float) -> list[Action]:
         member = here.member
@@ -105,7 +110,7 @@ class Inbox:
         if here.session.state is not State.ESTABLISHED:
             why = f"the session is {here.session.state.value} at {self._core.host.name}"
             nack = NackLock(message.id, why)
-            return self._mail.post(here.session.id, sender, nack, here.session)
+            return self._mail.post(here, sender, nack)
         lease = SetTimer(Timer.LEASE.of(here.session.id), self._patience.lease)
         if message.right == here.number:
             return [lease, *self._legs.with_registers(here, Role.RIGHT, go, now)]

@@ -23,7 +23,7 @@ from dysco.agent.reconfigure.member import Role, Route
 from dysco.agent.reconfigure.messages import ReconfigurationId
 from dysco.agent.reconfigure.right import RightAnchor
 
-VERSION = 2
+VERSION = 3
 _MODULES = (
     "dysco.agent.reconfigure.left",
     "dysco.agent.reconfigure.locking",
@@ -64,6 +64,8 @@ class Kept:
     """The same, as it is to be when the reconfiguration that begins here is over."""
     wish: Reconfigure | None = None
     """What waits for its turn, or has it and has not begun."""
+    hidden: dict[FiveTuple, FiveTuple] = field(default_factory=dict)
+    """As in the session."""
 
 
 class _Reader(pickle.Unpickler):

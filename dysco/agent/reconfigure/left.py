@@ -22,6 +22,7 @@ from dysco.agent.reconfigure.messages import (
     AckRelease,
     AskRevoke,
     CancelLock,
+    Cutoff,
     Deltas,
     Do,
     Drained,
@@ -37,13 +38,14 @@ from dysco.agent.reconfigure.messages import (
     Revoked,
     SendNew,
     SetEntry,
+    TakeCutoff,
     Tell,
     Toward,
     Wake,
     WindowUpdate,
 )
 from dysco.agent.reconfigure.segment import ACK, RST, SYN, Segment
-from dysco.agent.reconfigure.serial import add, diff
+from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import MAX_WINDOW, NewWay
 
 
@@ -75,6 +77,8 @@ class Patience:
     """Until a lock is given up."""
     connect: float = 2.0
     """Until the new path is given up."""
+    relay: float = 0.1
+    """Until an announcement without an answer goes by the agents, hop by hop."""
     revoke: float = 0.3
     """Until a switch without an answer is questioned."""
     end: float = 30.0
@@ -111,6 +115,7 @@ class LeftAnchor:
         self._entered_new = False
         self._ended = False
         self._stamp: int | None = None
+        self._relayed = False
 
     def __getstate__(self) -> dict[str, object]:
         """For the journal: how long it has waited is no part of it."""
@@ -151,7 +156,7 @@ class LeftAnchor:
         if self.is_over:
             return []
         self._spent += self._waits
-        if news := self.refresh(leg):
+        if news := self._heard(leg):
             return news
         if self._spent >= self.patience.end:
             if self.state is LeftState.RELEASING:
@@ -178,6 +183,16 @@ class LeftAnchor:
 
     def refresh(self, leg: Leg) -> list[Do]:
         """The leg was read again: what a lost packet-in would have told."""
+        return self._heard(leg) or self._relay(leg)
+
+    def _relay(self, leg: Leg) -> list[Do]:
+        """This side has latched, and the other data plane does not answer."""
+        latched = leg.registers.latched == self.request.epoch
+        if self.state is not LeftState.SWITCHING or not latched:
+            return []
+        return [self._cutoff(leg, known=False)] if self._spent >= self.patience.relay else []
+
+    def _heard(self, leg: Leg) -> list[Do]:
         if leg.entry.new is None or leg.registers.known != leg.entry.new.epoch:
             return []
         if self.state is LeftState.SWITCHING:
@@ -195,10 +210,7 @@ class LeftAnchor:
             case LeftState.CONNECTING:
                 return [self._opening(leg)]
             case LeftState.SWITCHING:
-                out: list[Do] = [Latch()]
-                if self._spent >= self.patience.revoke:
-                    out.append(Tell(Toward.ANCHOR, AskRevoke(self.id)))
-                return out
+                return [Latch(), *self._insist(leg)]
             case LeftState.RELEASING:
                 return [Tell(Toward.RIGHT, Release(self.id, right))]
             case LeftState.CANCELLING if self._ended:
@@ -207,6 +219,23 @@ class LeftAnchor:
                 return [Tell(Toward.RIGHT, CancelLock(self.id, right))]
             case _:
                 return []
+
+    def _insist(self, leg: Leg) -> list[Do]:
+        """The other anchor may never have latched."""
+        if self._spent < self.patience.revoke or leg.entry.new is None:
+            return []
+        ask = AskRevoke(self.id)
+        ways = (Toward.ALONG,) if self._goes_along else (Toward.ANCHOR, Toward.ALONG)
+        return [Tell(way, ask) for way in ways]
+
+    @property
+    def _goes_along(self) -> bool:
+        return self._lock is not None and self._lock.along
+
+    def _cutoff(self, leg: Leg, *, known: bool) -> Do:
+        r = leg.registers
+        told = Cutoff(self.id, self.request.epoch, r.cutoff_out, r.edge_in, known)
+        return Tell(Toward.ALONG, told)
 
     def message(self, message: Message, leg: Leg) -> list[Do]:
         """A message for this reconfiguration; one that its state has no use for changes nothing."""
@@ -219,6 +248,9 @@ class LeftAnchor:
             case Drained(), LeftState.SWITCHING | LeftState.DRAINING:
                 self._drained_there = True
                 return self._maybe_release(leg)
+            case Cutoff(), LeftState.SWITCHING if message.epoch == self.request.epoch:
+                self._relayed = True
+                return [TakeCutoff(message)]
             case Revoked(), LeftState.SWITCHING:
                 return self.cancel(leg, "the other anchor went back", revoked=True)
             case AckRelease(), LeftState.RELEASING:
@@ -272,13 +304,12 @@ class LeftAnchor:
             stamps = self._stamp
             opening = Opening(self.id, self.request.ends, self._deltas(leg), stamps)
             return SendNew(Segment(self.isn, 0, SYN, MAX_WINDOW, tsval=stamps), opening)
-        room = max(0, diff(registers.edge_in, registers.rcv_ack)) >> leg.entry.scale_own
         return SendNew(
             Segment(
                 add(self.isn, 1),
                 add(new.isn_in, 1),
                 ACK,
-                min(MAX_WINDOW, room),
+                MAX_WINDOW,
                 tsval=stamps,
                 tsecr=new.ts_in,
             )
@@ -342,7 +373,8 @@ class LeftAnchor:
         """The other anchor has latched: the data plane got its announcement."""
         if self.state is not LeftState.SWITCHING:
             return []
-        return [*self._go(LeftState.DRAINING, leg), *self._maybe_release(leg)]
+        told = [self._cutoff(leg, known=True)] if self._relayed else []
+        return [*told, *self._go(LeftState.DRAINING, leg), *self._maybe_release(leg)]
 
     def drained(self, leg: Leg) -> list[Do]:
         """The data plane: this anchor needs the old path no more."""
@@ -364,6 +396,10 @@ class LeftAnchor:
             return [*out, Wake(0)]
         if leg is not None:
             out += self._say(leg)
+        if state is LeftState.SWITCHING and self._goes_along:
+            # However slow answers are: a data plane's would be here.
+            self._waits = self.patience.relay
+            return [*out, Wake(self._waits, exactly=True)]
         return [*out, Wake(self._waits)]
 
     def _report(self) -> Report:

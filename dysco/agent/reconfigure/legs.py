@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from dysco.agent.core import Core
 from dysco.agent.counters import Count
-from dysco.agent.events import Action, QueryLeg, SetLeg, SetTimer
-from dysco.agent.model import MappingKey
+from dysco.agent.events import Action, QueryLeg, Send, SetLeg, SetTimer, Submit
+from dysco.agent.model import FiveTuple, MappingKey
+from dysco.agent.packet import abort
 from dysco.agent.reconfigure.here import Here, Todo
+from dysco.agent.reconfigure.in_band import last_numbers
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.member import Role
 from dysco.agent.reconfigure.places import Places
+from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import Entry
 from dysco.agent.reconfigure.timers import Timer
 
@@ -61,6 +64,7 @@ class Legs:
         remove: tuple[MappingKey, ...] = ()
         actions: list[Action] = []
         if before is not None and entry.path != before.path and leg.spare is not None:
+            here.last[leg.sent] = last_numbers(before, here.leg(role).registers)
             self._places.swap(here, leg)
             here.lingering[role] = leg.spare
             actions.append(linger(here))
@@ -88,6 +92,8 @@ class Legs:
         for role in list(here.lingering):
             leg = here.session_leg(role)
             entry = here.entries.get(role)
+            if role is Role.LEFT and leg is not None and leg.spare is not None:
+                actions += self._close(here, leg.spare)
             remove = self._places.drop(here, role, now)
             if leg is not None and entry is not None:
                 token = entry.new.token if entry.new is not None else None
@@ -95,6 +101,14 @@ class Legs:
                 actions.append(SetLeg(leg.outbound_key, entry, second, token, remove=remove))
         here.lingering.clear()
         return actions
+
+    def _close(self, here: Here, old: FiveTuple) -> list[Action]:
+        """An old path without boxes: nobody else tells the network that it is over."""
+        left, at = here.member.left, here.last.get(old)
+        if left is None or at is None or here.at(old) != left.request.right:
+            return []
+        mac = self._core.interface_for(old.src, b"").mac
+        return [Send(abort(old, add(at.end, -1), mac).build(), Submit.ROUTE)]
 
     def remove(self, here: Here, now: float) -> list[Action]:
         """The session is over at this host."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dysco.agent.reconfigure.left import LeftAnchor, Patience
 from dysco.agent.reconfigure.locking import Lock, LockState
@@ -66,8 +66,7 @@ class Order:
     what: Do | Post
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """Where the hop-by-hop messages of one reconfiguration go from here."""
 
     left: int | None
@@ -92,6 +91,9 @@ class Surroundings(Protocol):
 
     def deltas(self) -> Deltas:
         """What the host itself adds, between its two legs."""
+
+    def is_hidden(self) -> bool:
+        """True if a NAT of the network hides the host on the left."""
 
 
 class Member:
@@ -251,11 +253,24 @@ class Member:
                 orders = self._route(self.lock.answered(message), message)
             case _:
                 orders = []
+                if not self._is_anchor(message.id):
+                    return self._pass_on(sender, message)
         if self.left is not None and self.left.id == message.id:
             orders += self._for(Role.LEFT, self.left.message(message, self.here.leg(Role.LEFT)))
         elif self.right is not None and self.right.id == message.id:
             orders += self._for(Role.RIGHT, self.right.message(message, self.here.leg(Role.RIGHT)))
         return orders
+
+    def _is_anchor(self, about: ReconfigurationId) -> bool:
+        return any(a is not None and a.id == about for a in (self.left, self.right))
+
+    def _pass_on(self, sender: int, message: Message) -> list[Order]:
+        """From one anchor to the other: they can't reach each other but along the chain."""
+        route = self.routes.get(message.id)
+        if route is None or sender not in route:
+            return []
+        to = route.left if sender == route.right else route.right
+        return [Order(Role.RIGHT, Post(to, message))] if to is not None else []
 
     def _own_deltas(self) -> Deltas:
         """What this host and its two legs' ways add."""
@@ -270,6 +285,8 @@ class Member:
 
     def _rightwards(self, sender: int, message: RequestLock | CancelLock | Release) -> list[Order]:
         about = message.id
+        if isinstance(message, RequestLock) and self.here.is_hidden():
+            message = replace(message, along=True)
         fresh = self.lock.holder != about and not self.lock.is_over(about)
         if isinstance(message, RequestLock) and fresh:
             # One that is over keeps its route: its end must reach every hop that the request did.
@@ -356,7 +373,10 @@ class Member:
         route = self.routes.get(about)
         if route is None:
             return None
-        to = route.left if action.toward is Toward.LEFT else route.right
+        leftwards = action.toward is Toward.LEFT
+        if action.toward is Toward.ALONG:
+            leftwards = about.left != self.host
+        to = route.left if leftwards else route.right
         if to is None and action.toward is Toward.LEFT and about.left == self.host:
             return self.host
         return to

@@ -5,7 +5,8 @@ requestLock -->          hop by hop along the old path; every hop's state is at 
 cancelLock -->           gives up before the cutoff; <-- ackCancel
 release -->              the old path is not needed any more; <-- ackRelease
 
-revoke? <--> revoked, drained <--> : between the anchors only
+revoke? <--> revoked, drained <--> : between the anchors only, directly; hop by hop along the old
+path where that fails. So do cutoffs, which data planes else announce to each other.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class RequestLock:
     token: int
     epoch: int
     ends: Ends
+    along: bool = False
+    """A NAT of the network stands on the way: the anchors reach each other along the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class AckLock:
     id: ReconfigurationId
     ends: Ends
     deltas: Deltas
+    along: bool = False
+    """As the request said when it came to the right anchor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,18 @@ class Revoked:
     id: ReconfigurationId
 
 
+@dataclass(frozen=True, slots=True)
+class Cutoff:
+    """From one anchor to the other: what its data plane announces, where that doesn't arrive."""
+
+    id: ReconfigurationId
+    epoch: int
+    cutoff: int
+    edge: int
+    known: bool
+    """True if the sender has the receiver's."""
+
+
 Message = (
     RequestLock
     | AckLock
@@ -153,6 +170,7 @@ Message = (
     | Drained
     | AskRevoke
     | Revoked
+    | Cutoff
 )
 
 
@@ -162,6 +180,7 @@ class Toward(Enum):
     LEFT = "the next agent to the left"
     RIGHT = "the next agent to the right, on the old path"
     ANCHOR = "the other anchor, directly"
+    ALONG = "the other anchor, hop by hop on the old path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +221,13 @@ class Revoke:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeCutoff:
+    """The other anchor's cutoff, for the own data plane: as if its announcement had come."""
+
+    cutoff: Cutoff
+
+
+@dataclass(frozen=True, slots=True)
 class SendNew:
     """Put a segment of the handshake onto the new path."""
 
@@ -225,6 +251,8 @@ class Wake:
     """Call `wake` this many seconds from now; a new one replaces it, 0 stops it."""
 
     after: float
+    exactly: bool = False
+    """Not later, where answers take longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +264,18 @@ class Report:
     why: str = ""
 
 
-Do = Tell | SetEntry | Latch | Revoke | SendNew | WindowUpdate | CloseHost | Wake | Report
+Do = (
+    Tell
+    | SetEntry
+    | Latch
+    | Revoke
+    | TakeCutoff
+    | SendNew
+    | WindowUpdate
+    | CloseHost
+    | Wake
+    | Report
+)
 
 
 @dataclass(frozen=True, slots=True)

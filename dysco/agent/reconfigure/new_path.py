@@ -9,6 +9,8 @@ What is said is the member's; here is only where it goes, and by which subsessio
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.events import Action, Announce, Send, SetLeg, Submit
@@ -19,7 +21,7 @@ from dysco.agent.reconfigure.frames import to_frame
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.mail import address_of
 from dysco.agent.reconfigure.member import Role
-from dysco.agent.reconfigure.messages import Opening, SendNew
+from dysco.agent.reconfigure.messages import Cutoff, Opening, SendNew
 from dysco.agent.reconfigure.places import Places
 from dysco.agent.reconfigure.segment import SYN, Segment
 from dysco.agent.session import Leg
@@ -95,7 +97,21 @@ class NewPath:
         second, mappings = self._places.second(leg), self._places.mappings(leg)
         return [SetLeg(leg.outbound_key, entry, second, None, mappings, remove, then=(send,))]
 
-    def announce(self, here: Here, role: Role, submit: Submit) -> list[Action]:
+    def take_cutoff(self, here: Here, role: Role, cutoff: Cutoff) -> list[Action]:
+        """The other anchor's announcement, from its agent's hand: to the own data plane."""
+        return [
+            replace(
+                announced,
+                src=announced.dst,
+                dst=announced.src,
+                cutoff=cutoff.cutoff,
+                edge=cutoff.edge,
+                known=cutoff.known,
+            )
+            for announced in self.announce(here, role, Submit.ROUTE)
+        ]
+
+    def announce(self, here: Here, role: Role, submit: Submit) -> list[Announce]:
         """The own data plane latches or revokes, and says so."""
         leg, new = here.session_leg(role), here.leg(role).entry.new
         member = here.member

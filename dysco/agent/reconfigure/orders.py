@@ -80,11 +80,13 @@ class Orders:
             case Post(to, message):
                 if to == here.number:
                     return self._carry_out(here, here.member.message(to, message), now)
-                return self._mail.post(here.session.id, to, message, here.session)
+                return self._mail.post(here, to, message)
             case messages.Latch():
-                return self._new_path.announce(here, role, Submit.LATCH)
+                return [*self._new_path.announce(here, role, Submit.LATCH)]
             case messages.Revoke():
-                return self._new_path.announce(here, role, Submit.REVOKE)
+                return [*self._new_path.announce(here, role, Submit.REVOKE)]
+            case messages.TakeCutoff(cutoff):
+                return [*self._new_path.take_cutoff(here, role, cutoff)]
             case messages.SendNew():
                 try:
                     return self._new_path.send(here, role, what, now)
@@ -94,13 +96,18 @@ class Orders:
                 return self._to_host.window_update(here, role)
             case messages.CloseHost():
                 return self._to_host.close(here, now)
-            case messages.Wake(after):
-                timer = BY_ROLE[role].of(here.session.id)
-                return [SetTimer(timer, self._pace.patient(after)) if after else CancelTimer(timer)]
+            case messages.Wake():
+                return [self._wake(here, role, what)]
             case messages.Report():
                 return self._report(here, role, what, now)
             case _:
                 return []
+
+    def _wake(self, here: Here, role: Role, wake: messages.Wake) -> Action:
+        timer = BY_ROLE[role].of(here.session.id)
+        if not wake.after:
+            return CancelTimer(timer)
+        return SetTimer(timer, wake.after if wake.exactly else self._pace.patient(wake.after))
 
     def _report(self, here: Here, role: Role, report: messages.Report, now: float) -> list[Action]:
         """An anchor's state changed."""

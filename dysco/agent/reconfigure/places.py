@@ -36,6 +36,7 @@ class Places:
         """A leg gets a spare subsession, in place of the one that it had."""
         if leg.spare is not None:
             self._by_spare.pop(leg.spare.reversed, None)
+            here.forget(leg.spare)
         leg.spare = spare
         self._by_spare[spare.reversed] = (here, here.role_of(leg))
 
@@ -58,6 +59,7 @@ class Places:
             return ()
         spare, leg.spare = leg.spare, None
         here.lingering.pop(role, None)
+        here.forget(spare)
         return (self._release(leg, spare, now),)
 
     def _release(self, leg: Leg, spare: FiveTuple, now: float) -> MappingKey:

@@ -20,6 +20,7 @@ from dysco.agent.reconfigure.messages import (
     AckRelease,
     AskRevoke,
     CancelLock,
+    Cutoff,
     Deltas,
     Do,
     Drained,
@@ -34,12 +35,13 @@ from dysco.agent.reconfigure.messages import (
     Revoked,
     SendNew,
     SetEntry,
+    TakeCutoff,
     Tell,
     Toward,
     Wake,
 )
 from dysco.agent.reconfigure.segment import ACK, RST, SYN, Segment
-from dysco.agent.reconfigure.serial import add, diff
+from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import MAX_WINDOW, NewWay
 
 
@@ -71,6 +73,7 @@ class RightAnchor:
         self.isn = source.getrandbits(32)
         self.token = request.token
         self._waits = patience.first
+        self._relayed = False
 
     def __getstate__(self) -> dict[str, object]:
         """For the journal: how long it has waited is no part of it."""
@@ -107,7 +110,15 @@ class RightAnchor:
         """The lock is granted, the first time or again."""
         old = leg.entry.old
         return [
-            Tell(Toward.LEFT, AckLock(self.id, ends, Deltas(old.seq_in, old.seq_out, old.ts_in)))
+            Tell(
+                Toward.LEFT,
+                AckLock(
+                    self.id,
+                    ends,
+                    Deltas(old.seq_in, old.seq_out, old.ts_in),
+                    self.request.along,
+                ),
+            )
         ]
 
     def wake(self, leg: Leg) -> list[Do]:
@@ -117,8 +128,17 @@ class RightAnchor:
         self._waits = min(self._waits * 2, self.patience.longest)
         out: list[Do] = [Wake(self._waits)]
         if self.state is RightState.DRAINED:
-            out.append(Tell(Toward.ANCHOR, Drained(self.id)))
+            out += self._tell(Drained(self.id), again=self._waits > 2 * self.patience.first)
         return out if self.state in _WAITING else []
+
+    def _tell(self, message: Drained | Revoked, *, again: bool) -> list[Do]:
+        """To the left anchor; `again`: directly, it may not arrive."""
+        ways: list[Do] = []
+        if not self.request.along:
+            ways.append(Tell(Toward.ANCHOR, message))
+        if again or not ways:
+            ways.append(Tell(Toward.ALONG, message))
+        return ways
 
     def refresh(self, leg: Leg) -> list[Do]:
         """The leg was read again: what a lost packet-in would have told."""
@@ -133,6 +153,8 @@ class RightAnchor:
         match message:
             case AskRevoke():
                 return self._revoke(leg)
+            case Cutoff() if message.epoch == self.request.epoch:
+                return self._relay(message, leg)
             case Release():
                 return self._release(leg)
             case CancelLock():
@@ -140,15 +162,29 @@ class RightAnchor:
             case _:
                 return []
 
+    def _relay(self, message: Cutoff, leg: Leg) -> list[Do]:
+        """The left anchor's announcement, or ours, does not arrive: the agents hand them on."""
+        if self.state is RightState.PREPARED and not _latched(leg):
+            self._relayed = True
+            return [TakeCutoff(message)]
+        if self.state not in _WAITING:
+            return []
+        return [TakeCutoff(message)] if message.known else [self._cutoff(leg)]
+
+    def _cutoff(self, leg: Leg) -> Do:
+        r = leg.registers
+        told = Cutoff(self.id, self.request.epoch, r.cutoff_out, r.edge_in, known=True)
+        return Tell(Toward.ALONG, told)
+
     def _revoke(self, leg: Leg) -> list[Do]:
         if self.state is RightState.LOCKED:
             self.state = RightState.REVOKED
-            return [Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
+            return [*self._tell(Revoked(self.id), again=True), self._report()]
         if self.state is RightState.PREPARED and not _latched(leg):
             return [Revoke()]
         if self.state in (RightState.REVOKED, RightState.CANCELLED):
             # Also when a lease ended it: the left anchor, back again, would wait for ever.
-            return [Tell(Toward.ANCHOR, Revoked(self.id))]
+            return self._tell(Revoked(self.id), again=True)
         return []
 
     def forsaken(self, leg: Leg) -> list[Do]:
@@ -165,7 +201,7 @@ class RightAnchor:
         if leg.registers.revoked != new.epoch:
             return []
         self.state = RightState.REVOKED
-        return [Tell(Toward.ANCHOR, Revoked(self.id)), self._report()]
+        return [*self._tell(Revoked(self.id), again=True), self._report()]
 
     def _release(self, leg: Leg) -> list[Do]:
         out: list[Do] = [Tell(Toward.LEFT, AckRelease(self.id))]
@@ -200,15 +236,16 @@ class RightAnchor:
         new = leg.entry.new
         if self.state is not RightState.PREPARED or new is None or segment.has_content:
             return []
-        room = max(0, diff(leg.registers.edge_in, leg.registers.rcv_ack)) >> leg.entry.scale_own
         stamps = leg.registers.ts_sent if self.request.ends.timestamps else None
+        # Boxes believe no ACK that is older than the widest window: what is under way when it comes
+        # was sent as the old path's ACKs allowed.
         return [
             SendNew(
                 Segment(
                     add(self.isn, 1),
                     add(new.isn_in, 1),
                     ACK,
-                    min(MAX_WINDOW, room),
+                    MAX_WINDOW,
                     tsval=stamps,
                     tsecr=segment.tsval or 0,
                 )
@@ -252,7 +289,8 @@ class RightAnchor:
             return []
         self.state = RightState.DRAINING
         self._waits = self.patience.first
-        return [Wake(self._waits), self._report()]
+        told = [self._cutoff(leg)] if self._relayed else []
+        return [*told, Wake(self._waits), self._report()]
 
     def drained(self, leg: Leg) -> list[Do]:
         """The data plane: this anchor needs the old path no more."""
@@ -260,7 +298,7 @@ class RightAnchor:
             return []
         self.state = RightState.DRAINED
         self._waits = self.patience.first
-        return [Tell(Toward.ANCHOR, Drained(self.id)), Wake(self._waits), self._report()]
+        return [*self._tell(Drained(self.id), again=False), Wake(self._waits), self._report()]
 
     def session_over(self) -> list[Do]:
         """The session ended."""

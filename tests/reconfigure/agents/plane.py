@@ -39,8 +39,7 @@ from dysco.agent.events import (
 )
 from dysco.agent.model import Address, FiveTuple, Host, Mapping, MappingKey, Peer, Policy, Side
 from dysco.agent.packet import ACK, FIN, RST, SYN
-from dysco.agent.reconfigure import arrival, departure, handover
-from dysco.agent.reconfigure.control import payload_of
+from dysco.agent.reconfigure import arrival, departure, handover, in_band
 from dysco.agent.reconfigure.frames import to_frame, to_segment
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.state import Announcement, Entry, Registers, To, Way
@@ -64,12 +63,14 @@ class Packet:
     ends: FiveTuple
     segment: Segment
     raw: Frame | None = None
-    """Of a SYN, which is more than the rules look at: its frame, with numbers from before."""
+    """Of a SYN, or a message in band, which is more than the rules look at: its frame, with numbers
+    from before."""
 
     @staticmethod
     def of(frame: Frame) -> Packet:
         """The packet in a frame."""
-        return Packet(frame.tuple, to_segment(frame), frame if frame.flags & SYN else None)
+        is_more = frame.flags & SYN or in_band.is_in_band(frame)
+        return Packet(frame.tuple, to_segment(frame), frame if is_more else None)
 
     def changed(self, ends: FiveTuple, segment: Segment) -> Packet:
         """What a rule, or a box, made of it."""
@@ -264,6 +265,9 @@ class Plane:
             self._arrive(what)
 
     def _arrive(self, came: Packet) -> None:
+        if came.raw is not None and in_band.is_in_band(came.raw):
+            self.punt(Reason.CONTROL, came.frame(dst_mac=self.mac))
+            return
         if came.raw is not None and came.is_syn and came.raw.payload[:4] == b"DySC":
             self.punt(Reason.DYSCO_SYN, came.frame(dst_mac=self.mac))
             return
@@ -404,11 +408,22 @@ class Plane:
             assert shown.dst_mac == self.mac
             self._to_host(Packet.of(shown))
         elif frame[23] == 17 or (frame[12:14] == b"\x86\xdd" and frame[20] == 17):
-            payload_of(frame)
             self.transmit(frame, packet.address(frame[30:34]))
+        elif action.submit is Submit.IN_BAND:
+            self._send_in_band(packet.parse(frame))
         else:
             sent = packet.parse(frame)
             self.transmit(Packet.of(sent), sent.tuple.dst)
+
+    def _send_in_band(self, frame: Frame) -> None:
+        """As the P4 program numbers it; of a session that is not there, it is dropped."""
+        _, leg = self._sending.get(frame.tuple) or self._look_up(Side.OUTBOUND, frame.tuple)
+        ends = self._subsession(leg, Way.OLD) if leg is not None else None
+        if leg is None or ends is None:
+            return
+        at = in_band.numbers(leg.entry, leg.registers)
+        numbered = in_band.segment(ends, self.mac, frame.payload, at)
+        self.transmit(Packet.of(numbered), ends.dst)
 
     def _install(self, action: Install, life: int) -> None:
         self._changed()
@@ -439,6 +454,10 @@ class Plane:
             self.do(action.then)
 
     def _latch_or_revoke(self, action: Announce) -> None:
+        if action.submit is Submit.ROUTE:
+            content = (action.token, action.epoch, action.cutoff, action.edge, action.known)
+            self._announced(Datagram(action.src, action.dst, Announcement(*content)))
+            return
         leg = self._of_token(action.token)
         if leg is None or leg.entry.new is None or leg.entry.new.epoch != action.epoch:
             return

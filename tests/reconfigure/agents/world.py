@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 from dysco.agent.events import CancelReconfiguration, Idle, Reconfigure, Tell
 from dysco.agent.model import Address, FiveTuple, Host, Interface, Peer, Policy
@@ -21,6 +22,7 @@ from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.session import State
+from tests.reconfigure.agents.network_nat import NetworkNat
 from tests.reconfigure.agents.plane import Datagram, Frame, Packet, Plane
 from tests.reconfigure.simulation.boxes import Box, ComplaintError, Firewall, Shifter
 from tests.reconfigure.simulation.network import Clock, Link, Weather
@@ -29,6 +31,14 @@ from tests.reconfigure.simulation.tcp import Endpoint, Options
 CALM = Weather()
 CLIENT_PORT, SERVER_PORT = 33000, 80
 NAT_PORT = 40000
+
+
+class Nat(Enum):
+    """A NAT of the network around the client."""
+
+    NONE = "none"
+    MASQUERADE = "it answers for the client, where that asked first"
+    TCP_ONLY = "it lets no UDP through, besides"
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Story:
     crashes: tuple[tuple[str, int, float], ...] = ()
     """Host, after how many actions from the first change on, for how long."""
     reset_at: float | None = None
+    nat: Nat = Nat.NONE
     limit: float = 60.0
 
 
@@ -95,11 +106,16 @@ class World:
         self.at: dict[Address, Plane] = {}
         self.links: dict[tuple[str, Address, bool], Link] = {}
         self.boxes: dict[str, _BoxHost] = {}
+        self.nat: NetworkNat | None = None
         self.answers: list[str] = []
         self.was_reset = False
         names = ["client", *self.story.boxes, "server"]
         for number, name in enumerate(names, start=1):
             self._add(number, name, self.story.boxes.get(name))
+        if self.story.nat is not Nat.NONE:
+            (inside,) = self.planes["client"].host.interfaces[0].addresses
+            shown = IPv4Address("192.0.2.1")
+            self.nat = NetworkNat(inside, shown, udp=self.story.nat is Nat.MASQUERADE)
         peers = tuple(
             Peer(p.host.name, p.host.kind, p.host.interfaces[0].addresses)
             for p in self.planes.values()
@@ -132,6 +148,11 @@ class World:
             plane.deliver = self.boxes[name].receive
 
     def _transmit(self, sender: str, what: Packet | Datagram | bytes, to: Address) -> None:
+        if self.nat is not None and (sender == "client" or self._is_hidden(to)):
+            mapped = self.nat.through(what, to, outwards=sender == "client")
+            if mapped is None:
+                return
+            what, to = mapped
         is_data = isinstance(what, Packet)
         key = (sender, to, is_data)
         link = self.links.get(key)
@@ -142,6 +163,9 @@ class World:
             weather = self.story.data if is_data else self.story.control
             link = self.links[key] = Link(self.clock, self.source, weather, plane.arrive)
         link.send(what)
+
+    def _is_hidden(self, to: Address) -> bool:
+        return self.nat is not None and to in (self.nat.inside, self.nat.address)
 
     def _applications(self) -> tuple[Application, Application]:
         sizes = self.story.sizes

@@ -211,6 +211,9 @@ class Node:
     def deltas(self) -> messages.Deltas:
         return self.box_deltas()
 
+    def is_hidden(self) -> bool:
+        return False
+
     def _leg(self, role: Role) -> Leg:
         return self.legs[RIGHT if role is Role.LEFT else LEFT]
 
@@ -342,6 +345,11 @@ class Node:
                 leg.latch()
             case messages.Revoke():
                 leg.revoke()
+            case messages.TakeCutoff(cutoff):
+                new = leg.entry.new
+                if new is not None:
+                    content = (cutoff.epoch, cutoff.cutoff, cutoff.edge, cutoff.known)
+                    leg.announced(Announcement(new.token, *content))
             case messages.SendNew():
                 self._send_new(leg, action)
             case messages.WindowUpdate():

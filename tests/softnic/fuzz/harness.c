@@ -4,9 +4,9 @@
  *
  *     port | flags | csum_start | csum_offset | actions | frame ...
  *
- * flags: 1 a checksum to be completed, 2 a TCP super-segment. actions: the default action of each
- * table, so that actions run although the tables are empty. SN_RUNTIME and SN_PROGRAM name the
- * shared objects.
+ * flags: 1 a checksum to be completed, 2 a TCP super-segment, 4 a burst of that frame. actions: the
+ * default action of each table, so that actions run although the tables have one entry each.
+ * SN_RUNTIME and SN_PROGRAM name the shared objects.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -16,12 +16,15 @@
 
 #define HEAD 5u
 #define MOST 4096u
+#define COPIES 5u
 
 static struct sn_device *device;
 static const struct sn_program *program;
 static uint8_t out[8u << 20];
 static int64_t (*inject)(struct sn_device *, uint32_t, const uint8_t *, uint32_t,
                          const struct virtio_net_hdr *, uint8_t *, uint64_t);
+static int64_t (*inject_burst)(struct sn_device *, const uint32_t *, const uint8_t *,
+                               const uint32_t *, uint32_t, uint8_t *, uint64_t);
 static uint32_t (*set_default)(struct sn_device *, uint32_t, uint32_t, const uint8_t *);
 static uint64_t (*events)(struct sn_device *, uint8_t *, uint64_t, int64_t);
 
@@ -30,6 +33,22 @@ static void *symbol(void *lib, const char *name) {
     if (!p) fprintf(stderr, "%s: %s\n", name, dlerror());
     if (!p) exit(2);
     return p;
+}
+
+/* An entry that matches zeros, so that there is a lookup to be foreseen. */
+static void add_entry(void (*write)(struct sn_device *, const uint8_t *, uint32_t, uint8_t *),
+                      uint32_t table) {
+    struct {
+        uint32_t size;
+        uint16_t op, action;
+        uint32_t table, priority;
+        uint64_t timeout, note_number;
+        uint32_t note_len, unused;
+        uint8_t data[1024];
+    } record = {sizeof record, 1, 0, table, 1, 0, 0, 0, 0, {0}};
+    uint8_t status;
+    memset(record.data + program->tables[table].key_size, 0xff, program->tables[table].key_size);
+    write(device, (const uint8_t *)&record, 1, &status);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -41,11 +60,16 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     int (*group)(struct sn_device *, int, uint32_t, const uint32_t *, uint32_t, uint32_t) =
         symbol(r, "sn_group_set");
     inject = symbol(r, "sn_inject");
+    inject_burst = symbol(r, "sn_inject_burst");
     set_default = symbol(r, "sn_default_set");
+    void (*write)(struct sn_device *, const uint8_t *, uint32_t, uint8_t *) = symbol(r, "sn_write");
     events = symbol(r, "sn_events");
     program = symbol(g, "sn_program");
     device = make(510, 511);
     if (!device || load(device, program) != 0) return 2;
+    for (uint32_t t = 0; t < program->n_tables; t++)
+        if (program->tables[t].profile == SN_NONE && program->tables[t].key_size <= 256)
+            add_entry(write, t);
     const uint32_t replicas[] = {1, 1, 1, 1, 510, 2, 1, 1, 3}; /* ways, then port and instance */
     for (uint32_t id = 0; id < 128; id++) {
         group(device, 0, id, replicas, 3, 0);
@@ -73,14 +97,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             set_default(device, t, (data[4] + t) % d->n_actions, zeros);
     }
     /* A copy of exactly this size: reading past it is seen. */
-    size_t n = size - HEAD;
-    uint8_t *frame = malloc(n);
-    if (!frame) return 0;
-    memcpy(frame, data + HEAD, n);
-    if (inject(device, data[0] == 0xff ? 510 : data[0], frame, (uint32_t)n, &v, out,
-               sizeof out) < 0)
-        abort();
-    free(frame);
+    size_t n = size - HEAD, copies = data[1] & 4 ? COPIES : 1;
+    uint32_t port = data[0] == 0xff ? 510 : data[0], ports[COPIES], lens[COPIES];
+    uint8_t *frames = malloc(copies * n);
+    if (!frames) return 0;
+    for (size_t i = 0; i < copies; i++) {
+        memcpy(frames + i * n, data + HEAD, n);
+        ports[i] = port;
+        lens[i] = (uint32_t)n;
+    }
+    int64_t came = copies == 1
+                       ? inject(device, port, frames, (uint32_t)n, &v, out, sizeof out)
+                       : inject_burst(device, ports, frames, lens, COPIES, out, sizeof out);
+    if (came < 0) abort();
+    free(frames);
     events(device, out, sizeof out, 0);
     return 0;
 }

@@ -33,8 +33,8 @@ class Target:
         self.plane.close()
 
 
-def serve(address: str = "127.0.0.1:0") -> Target:
-    plane = NativeDataPlane({}, cpu_port=CPU_PORT)
+def serve(address: str = "127.0.0.1:0", cpu_port: int = CPU_PORT) -> Target:
+    plane = NativeDataPlane({}, cpu_port=cpu_port)
     device = Device(DEVICE_ID, plane, compile_program)
     server = Server(device, address)
     server.start()

@@ -248,11 +248,22 @@ def _start(service: Service, whole: WholeSession, wish: Wish) -> WishOut:
         plan = _plan(service, whole, wish)
         if plan.kind is not Kind.PATH:
             service.check_state(plan.old, plan.through[0])
-        at = service.chronicle.asked(whole.id, plan.left, plan.right, plan.through)
-        told = service.tell_agent(plan.left, _event(whole.id, plan))
     except (WishError, NotFoundError, DeviceError) as error:
-        return WishOut(session=f"{whole.id:013x}", accepted=False, detail=str(error))
-    return _out(whole.id, told, plan, at)
+        return _refused(whole.id, error)
+    at = service.chronicle.asked(whole.id, plan.left, plan.right, plan.through)
+    try:
+        told = service.tell_agent(plan.left, _event(whole.id, plan))
+    except (NotFoundError, DeviceError) as error:
+        answer = _refused(whole.id, error)
+    else:
+        answer = _out(whole.id, told, plan, at)
+    if not answer.accepted:
+        service.chronicle.refused(whole.id, plan.left, at)
+    return answer
+
+
+def _refused(session: int, why: Exception) -> WishOut:
+    return WishOut(session=f"{session:013x}", accepted=False, detail=str(why))
 
 
 def _out(session: int, told: list[Tell], plan: Plan, at: float = 0.0) -> WishOut:

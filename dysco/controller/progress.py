@@ -72,8 +72,14 @@ class Chronicle:
         if len(self._asked) >= MAX_RECONFIGURATIONS:
             self._asked.pop(next(iter(self._asked)))
         now = time.time()
-        self._asked[session, left] = (right, through, now)
+        # One that was accepted and has not begun keeps its place: this one will be refused.
+        self._asked.setdefault((session, left), (right, through, now))
         return now
+
+    def refused(self, session: int, left: str, at: float) -> None:
+        """What was asked for then is not to be."""
+        if self._asked.get((session, left), ("", (), 0.0))[2] == at:
+            del self._asked[session, left]
 
     def add(self, host: str, progress: Progress) -> None:
         """A step."""

@@ -86,6 +86,8 @@ class Talk(Conversation):
     def __init__(self, network: Sessions, port: int = FREE, *, wrap_in: int = 0) -> None:
         """`wrap_in`: after so many bytes the sequence numbers of both directions wrap."""
         self.network = network
+        self.asked = 0.0
+        """When its last reconfiguration was asked for."""
         self._under_way = {False: b"", True: b""}
         local = next(_PORTS) if wrap_in else 0
         isn = _WRAP - 1 - wrap_in
@@ -137,7 +139,11 @@ def ask(network: Network, talks: Sequence[Talk], **wish: Any) -> list[dict[str, 
     """Begin to change the chains of these sessions; what became of each wish."""
     body = {"sessions": [talk.id for talk in talks], **wish}
     with network.controller.api() as client:
-        return list(client.post("v1", "reconfigurations", body=body))
+        answers = list(client.post("v1", "reconfigurations", body=body))
+    for talk, answer in zip(talks, answers, strict=True):
+        if answer["accepted"]:
+            talk.asked = float(answer["at"])
+    return answers
 
 
 def wait_states(
@@ -149,7 +155,12 @@ def wait_states(
     def there() -> bool:
         with network.controller.api() as client:
             known.update({k["session"]: k for k in client.get("v1", "reconfigurations")})
-        return all(talk.id in known and known[talk.id]["state"] in wanted for talk in talks)
+        return all(
+            (now := known.get(talk.id)) is not None
+            and now["started"] >= talk.asked
+            and now["state"] in wanted
+            for talk in talks
+        )
 
     try:
         wait_until(there, f"all to be {' or '.join(wanted)}", seconds, every=0.05)

@@ -39,6 +39,8 @@ class Stream:
         self.offered = [0, 0]
         self.amount = [0, 0]
         self.problems: list[Exception] = []
+        self.asked = 0.0
+        """When its last reconfiguration was asked for."""
         self._stop = threading.Event()
         self._read = (threading.Event(), threading.Event())
         self._threads = [
@@ -111,6 +113,7 @@ class Stream:
         with self.network.controller.api() as client:
             (answer,) = client.post("v1", "reconfigurations", body={"sessions": [self.id], **wish})
         assert answer["accepted"], answer
+        self.asked = float(answer["at"])
 
     def change(self, *words: str) -> dict[str, Any]:
         """Change its chain with `dysco-ctl reconfigure`, to the end; the summary."""
@@ -122,10 +125,12 @@ class Stream:
         return dict(done)
 
     def state(self) -> str:
-        """Of its last reconfiguration; "" before the first."""
+        """Of the reconfiguration that was asked for last; "" before it began."""
         with self.network.controller.api() as client:
             known = client.get("v1", "reconfigurations", session=self.id)
-        return str(known[-1]["state"]) if known else ""
+        if not known or known[-1]["started"] < self.asked:
+            return ""
+        return str(known[-1]["state"])
 
     def wait_state(self, state: str, seconds: float = 15.0) -> None:
         """Until its last reconfiguration is there."""

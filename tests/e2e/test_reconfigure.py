@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chained import Conversation, Network, PolicyArgs, box, running
+from chained import Conversation, Network, PolicyArgs, box, nft, running
 from streams import Stream
 
 from dysco.controller.client import Client
@@ -286,4 +286,18 @@ def test_agents_of_two_daemons(caged: None, tmp_path_factory: pytest.TempPathFac
         assert stream.chain() == ["client"]
         stream.change("--insert", "counter", "--after", "client")
         assert stream.chain() == ["client", "counter"]
+        stream.change("--delete", "counter")
+        # The agent of the new box dies during the handshake, and that of the right anchor with it.
+        answers = "tcp flags & (syn | ack) == (syn | ack) counter drop"
+        with nft(network.topology.routers["router"], "forward", answers):
+            stream.ask(insert="counter", after="client")
+            stream.wait_state("connecting")
+            network.controllers[1].process.kill()
+        # The right anchor has to hear of its end: until then it is not over.
+        stream.wait_state("cancelling")
+        stream.wait_more()
+        network.controllers[1].launch()
+        network.controllers[1].wait_ready()
+        stream.wait_state("failed")
+        stream.change("--insert", "counter", "--after", "client")
         stream.finish()

@@ -179,6 +179,25 @@ def test_one_that_waits_is_listed_and_keeps_the_time_when_it_was_asked_for() -> 
     assert (known.state, known.number, known.started) == ("locking", 5, at)
 
 
+def test_one_that_is_refused_changes_nothing_of_one_that_is_about_to_begin() -> None:
+    chronicle = Chronicle()
+    first = chronicle.asked(7, "client", "server", ("x",))
+    second = chronicle.asked(7, "client", "server", ("y",))
+    chronicle.refused(7, "client", second)
+    chronicle.add("client", step("locking"))
+    (known,) = chronicle.reconfigurations(7)
+    assert (known.started, known.through) == (first, ("x",))
+
+
+def test_what_is_refused_leaves_nothing_to_the_next_one() -> None:
+    chronicle = Chronicle()
+    chronicle.refused(7, "client", chronicle.asked(7, "client", "server", ("y",)))
+    at = chronicle.asked(7, "client", "server", ("x",))
+    chronicle.add("client", step("locking"))
+    (known,) = chronicle.reconfigurations(7)
+    assert (known.started, known.through) == (at, ("x",))
+
+
 def test_each_that_never_began_is_one_of_its_own() -> None:
     """Whoever waits for the second must not be shown the first."""
     chronicle = Chronicle()

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from softnic.build import server_object
+from softnic.metrics import MetricsServer
 from softnic.native import DataPlaneError, NativeDataPlane, compile_program
 from softnic.p4runtime.device import Device
 from softnic.p4runtime.front import BindError, Tls
@@ -47,6 +48,7 @@ _COMMANDS = {"stf": stf.main, "trace": trace.main}
 _DEFAULT_ADDRESS = "127.0.0.1:9559"
 _LAST_PORT = 511
 """v1model ports have nine bits."""
+_LAST_TCP_PORT = 65535
 _GIL_SLICE_S = 0.0005
 """A packet-in must not wait the usual 5 ms while another thread encodes a long read."""
 
@@ -67,6 +69,7 @@ class Options(argparse.Namespace):
     log_level: str
     pcap: Path | None
     trace: Path | None
+    metrics: str | None
     thrift_port: int | None
     cpu_port: int
     drop_port: int
@@ -89,6 +92,12 @@ def _number(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
     return int(text)
+
+
+def _address(text: str) -> str:
+    if not text.rpartition(":")[2].isdigit() or int(text.rpartition(":")[2]) > _LAST_TCP_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:9560")
+    return text
 
 
 def _file(text: str) -> Path:
@@ -135,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="tell what each packet goes through (slow); JSON lines where it ends in .json",
     )
+    add("--metrics-addr", dest="metrics", type=_address, metavar="HOST:PORT", help="for Prometheus")
     add("--thrift-port", type=_number, metavar="N", help="ignored: there is no Thrift server")
     target = parser.add_argument_group("target options").add_argument
     target("--cpu-port", type=_number, default=0, metavar="N", help="default 0: none")
@@ -252,6 +262,10 @@ def _running(options: Options) -> Iterator[str]:
             if options.ssl and options.cert and options.key:
                 tls = Tls(options.cert, options.key, options.cacert, options.client_auth)
             server = Server(device, options.address, tls)
+            if options.metrics is not None:
+                metrics = MetricsServer(dp, device.drops, options.metrics)
+                stack.callback(metrics.close)
+                _log.info("metrics at http://%s/metrics", metrics.address)
             if options.pcap is not None:
                 capture = Capture(options.pcap, [interface for _, interface in options.ports])
                 stack.callback(capture.close)

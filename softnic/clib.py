@@ -39,6 +39,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
         c_int,
         [c_void_p, c_void_p, _BYTES, c_uint64, POINTER(c_uint64), _BUFFER, POINTER(c_uint64)],
     ),
+    "sn_entry_count": (c_uint32, [c_void_p, c_uint32]),
     "sn_entries": (c_uint64, [c_void_p, c_uint32, POINTER(c_uint32), _BUFFER, c_uint64]),
     "sn_entry_read": (
         c_uint32,

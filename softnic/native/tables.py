@@ -134,6 +134,10 @@ class Tables(Handle):
         """All entries now with their direct counter, const ones included; no order promised."""
         return ((entry, counter) for entry, counter, _ in self.snapshot(table))
 
+    def entry_count(self, table: str) -> int:
+        """How many entries there are."""
+        return int(self._lib.sn_entry_count(self._d, self._numbers.tables[table]))
+
     def snapshot(self, table: str) -> Iterator[tuple[Entry, CounterValue, int]]:
         """The entries as they are now, made while they are iterated (see `dataplane`)."""
         index, _ = self._table(table)

@@ -399,6 +399,14 @@ static struct sn_table *table_of(struct sn_device *d, uint32_t table) {
     return d->pipe && table < d->pipe->prog->n_tables ? &d->pipe->tables[table] : NULL;
 }
 
+SN_EXPORT uint32_t sn_entry_count(struct sn_device *d, uint32_t table) {
+    sn_lock(&d->lock);
+    struct sn_table *t = table_of(d, table);
+    uint32_t count = t ? t->count : 0;
+    sn_unlock(&d->lock);
+    return count;
+}
+
 /* As sn_meter_access, of a table's default action. */
 SN_EXPORT int sn_default_meter_access(struct sn_device *d, uint32_t table,
                                       struct meter_view *view, int op) {

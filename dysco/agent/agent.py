@@ -194,6 +194,8 @@ class Agent:
             return self._steady.copy(reason, segment)
         if reason is Reason.NEW_PATH:
             return self._reconfigurer.new_path(segment, now)
+        if reason is Reason.HELD:
+            return self._reconfigurer.held(packet, segment, now)
         if reason is Reason.SPLIT:
             return self._reconfigurer.split(packet, segment)
         if not segment.is_syn:

@@ -17,7 +17,6 @@ from dysco.agent.events import (
     Remove,
     SetTimer,
     Tell,
-    Then,
     TimerId,
 )
 from dysco.agent.model import (
@@ -172,14 +171,22 @@ class Core:
         idle = self.settings.idle_timeout
         return leg.outbound(long_record(leg), idle), leg.inbound(short_record(leg), idle)
 
-    def install(self, leg: Leg, *then: Then) -> Install:
+    def install(self, leg: Leg, *then: Action) -> Install:
         """Write a leg's mappings for set-up; a failure of it ends the set-up."""
+        return Install(self.mappings(leg), self._begin_install(leg), then)
+
+    def install_all(self, session: Session, *then: Action) -> Install:
+        """Likewise those of a session that comes with all of its legs."""
+        mappings = [mapping for leg in session.legs for mapping in self.mappings(leg)]
+        return Install(tuple(mappings), self._begin_install(session.primary), then)
+
+    def _begin_install(self, leg: Leg) -> int:
         session = leg.session
         self._installing.pop(session.token, None)
         self._token += 1
         session.token = self._token
         self._installing[self._token] = (session, leg)
-        return Install(self.mappings(leg), self._token, then)
+        return self._token
 
     def update(self, leg: Leg) -> Install:
         """Write a leg's record anew; a failure of it harms nobody."""
@@ -195,13 +202,28 @@ class Core:
         """The session's set-up went beyond the point where its Install could fail."""
         self._installing.pop(session.token, None)
 
+    def close_if_over(self, session: Session) -> list[Action]:
+        """Moves a session on if nothing but retransmissions can come."""
+        legs = session.legs
+        # A leg that nobody answered has nothing to close.
+        if not (
+            any(leg.closed for leg in legs) and all(leg.closed or not leg.answered for leg in legs)
+        ):
+            return []
+        aborted = any(leg.reset for leg in legs)
+        if not self.step(session, Step.ABORT if aborted else Step.FINISH):
+            return []
+        settings = self.settings
+        self.installed(session)
+        return [self.timer(session, settings.reset_linger if aborted else settings.closing_linger)]
+
     def release(self, session: Session, count: Count, now: float) -> list[Action]:
         """The session's end: its mappings, ports, timer and records."""
         self.counters[count] += 1
         keys = session.keys
         self.table.remove(session)
         for leg in session.legs:
-            self._release_ports(leg, now)
+            self.release_ports(leg, now)
         self._installing.pop(session.token, None)
         session.take(Step.RELEASE)
         session.syn = None
@@ -214,11 +236,12 @@ class Core:
         if leg is None:
             return []
         self.table.remove_leg(leg)
-        self._release_ports(leg, now)
+        self.release_ports(leg, now)
         session.right = None
         return [Remove(leg.keys)]
 
-    def _release_ports(self, leg: Leg, now: float) -> None:
+    def release_ports(self, leg: Leg, now: float) -> None:
+        """The ports of a leg's subsession, if this host chose them."""
         if leg.is_right:
             ends = leg.sent
             self.ports.release(ends.src, ends.dst, PortPair(ends.sport, ends.dport), now)

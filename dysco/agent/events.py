@@ -33,6 +33,8 @@ class Reason(IntEnum):
     """A report of a leg's registers."""
     CONTROL = 9
     """A control message for a host's agent."""
+    HELD = 10
+    """A host's segment, on a leg whose gate holds."""
 
 
 class Submit(IntEnum):
@@ -54,6 +56,12 @@ class Submit(IntEnum):
     """Answered by `Reason.LEG`."""
     IN_BAND = 7
     """A control message in a segment as the host at `port` would send it: numbered on its way."""
+    RELEASED = 8
+    """As `HOST`, for what was held: it passes the gate."""
+    END_HOLD = 9
+    """The leg's gate holds no more, unless it held something since the last; `Reason.LEG`."""
+    SEED = 10
+    """Registers for a leg that came from another host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +120,10 @@ class LegNews(IntFlag):
     """A latch was refused: the host has sent a FIN."""
     REVOKED = 8
     """This new way will never be latched."""
+    HOLD_OVER = 16
+    """What the host sends passes the gate."""
+    STILL_HELD = 32
+    """It does not yet: something was held since it was asked last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,16 +343,13 @@ class Tell:
     text: str
 
 
-Then = Send | SetTimer | CancelTimer | Tell
-
-
 @dataclass(frozen=True, slots=True)
 class Install:
     """Write mappings (new ones inserted, known ones replaced), then do `then`."""
 
     mappings: tuple[Mapping, ...]
     token: int
-    then: tuple[Then, ...] = ()
+    then: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +399,26 @@ class QueryLeg:
 
 
 @dataclass(frozen=True, slots=True)
+class EndHold:
+    """A leg's gate is to hold no more, if it held nothing since it was asked last.
+
+    `LegReport` answers, with `HOLD_OVER` or `STILL_HELD`, after all packet-ins of what was held.
+    """
+
+    key: MappingKey
+    hold: int
+    """`Entry.hold`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeedLeg:
+    """A leg goes on where another host's ended: what its registers are to hold."""
+
+    key: MappingKey
+    registers: Registers
+
+
+@dataclass(frozen=True, slots=True)
 class SplitAt:
     """Part a host's frame at a sequence number, and submit both parts as the host's."""
 
@@ -418,9 +447,11 @@ class StateVerb(Enum):
     reaches the host or leaves it now, until `RESUME` or `DROP`. An end host's socket is frozen."""
     IMPORT = "import"
     """Make the state of a copy, ready for the session's next packet: none comes before the answer.
-    A second time, for the same session: in place of the first."""
+    Nothing of it acts by itself yet (a socket stays frozen, its program does not run): the move may
+    still go back. A second time, for the same session: in place of the first."""
     RESUME = "resume"
-    """The move is off: the state that was exported is in use again, a socket thawed."""
+    """The state is in use from now on, a socket thawed: at the old host when the move is off, at
+    the new one when it is decided."""
     DROP = "drop"
     """Forget the state, without a word to anybody: at the old host when the new one has it, at the
     new one when the move is off (also if nothing was imported there)."""
@@ -479,6 +510,8 @@ Action = (
     | SetLeg
     | Announce
     | QueryLeg
+    | EndHold
+    | SeedLeg
     | SplitAt
     | Keep
     | Progress

@@ -25,6 +25,7 @@ _HEAD = struct.Struct("!BBQ")
 _RIGHT, _LEG, _SESSION, _ANSWERED = 1, 2, 4, 8
 _OPTIONS = struct.Struct("!BHB")
 _HAS_MSS, _HAS_SCALE, _SACK, _TIMESTAMPS = 1, 2, 4, 8
+_PORTS = struct.Struct("!HH")
 _BODY = struct.Struct("!HBBBd")
 _REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE, _RELAYS, _OPENING = 1, 2, 4, 8, 16, 32, 64
 _HIDDEN = 128
@@ -107,14 +108,14 @@ def _pack_session(session: Session, leg: Leg) -> bytes:
         parts.append(session.tag.to_bytes(4, "big"))
     if session.sender is not None and session.nonce is not None:
         flags |= _HAS_SENDER
-        parts.append(struct.pack("!QQ", *session.nonce) + _pack_address(session.sender))
+        parts.append(struct.pack("!QQ", *session.nonce) + pack_address(session.sender))
     if session.session != session_tuple(leg):
         flags |= _HAS_TUPLE
         ends = session.session
-        parts.append(_pack_tuple(ends))
+        parts.append(pack_tuple(ends))
     if (hidden := session.hidden.get(leg.first)) is not None:
         flags |= _HIDDEN
-        parts.append(_pack_tuple(hidden))
+        parts.append(pack_tuple(hidden))
     if session.opening:
         flags |= _OPENING
         parts.append(len(session.opening).to_bytes(2, "big") + session.opening)
@@ -137,17 +138,18 @@ def _pack_options(options: Negotiated) -> bytes:
     return _OPTIONS.pack(flags, options.mss or 0, options.window_scale or 0)
 
 
-def _pack_address(value: Address) -> bytes:
+def pack_address(value: Address) -> bytes:
+    """An address, with its IP version in front."""
     return bytes((value.version,)) + value.packed
 
 
-def _pack_tuple(ends: FiveTuple) -> bytes:
-    addresses = _pack_address(ends.src) + _pack_address(ends.dst)
-    return addresses + struct.pack("!HH", ends.sport, ends.dport)
+def pack_tuple(ends: FiveTuple) -> bytes:
+    """A five-tuple: both addresses, both ports."""
+    return pack_address(ends.src) + pack_address(ends.dst) + _PORTS.pack(ends.sport, ends.dport)
 
 
-class _Reader:
-    """Takes pieces off some bytes."""
+class Reader:
+    """Takes pieces off some bytes. Raises RecordError where they are not what they should be."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -172,10 +174,11 @@ class _Reader:
             raise RecordError(f"an address of IP version {version}")
         return address(self.take(4 if version == 4 else 16))
 
-    def five_tuple(self) -> FiveTuple:
+    def tuple(self) -> FiveTuple:
         """The next five-tuple."""
         src, dst = self.address(), self.address()
-        return FiveTuple(src, self.number(2), dst, self.number(2))
+        sport, dport = _PORTS.unpack(self.take(_PORTS.size))
+        return FiveTuple(src, sport, dst, dport)
 
     def options(self) -> Negotiated:
         """The next options."""
@@ -187,6 +190,10 @@ class _Reader:
             bool(flags & _TIMESTAMPS),
         )
 
+    def rest(self) -> bytes:
+        """All that is left."""
+        return self.take(len(self._data) - self._at)
+
     def finish(self) -> None:
         """Raises RecordError if something is left."""
         if self._at != len(self._data):
@@ -197,7 +204,7 @@ def read_record(metadata: bytes) -> Record:
     """What a mapping's metadata says. Raises RecordError."""
     if metadata[:1] != bytes((VERSION,)):
         raise RecordError(f"version {metadata[:1].hex() or 'missing'}, ours is {VERSION}")
-    reader = _Reader(metadata)
+    reader = Reader(metadata)
     _, flags, session_id = _HEAD.unpack(reader.take(_HEAD.size))
     if flags & ~15 or (flags & _SESSION and not flags & _LEG):
         raise RecordError(f"flags 0x{flags:02x}")
@@ -212,7 +219,7 @@ def read_record(metadata: bytes) -> Record:
     return Record(session_id, bool(flags & _RIGHT), leg, session)
 
 
-def _read_session(reader: _Reader) -> SessionRecord:
+def _read_session(reader: Reader) -> SessionRecord:
     policy, position, flags, hosts, created = _BODY.unpack(reader.take(_BODY.size))
     tag = reader.number(4) if flags & _HAS_TAG else None
     nonce = sender = ends = hidden = None
@@ -220,9 +227,9 @@ def _read_session(reader: _Reader) -> SessionRecord:
         nonce = Nonce(reader.number(8), reader.number(8))
         sender = reader.address()
     if flags & _HAS_TUPLE:
-        ends = reader.five_tuple()
+        ends = reader.tuple()
     if flags & _HIDDEN:
-        hidden = reader.five_tuple()
+        hidden = reader.tuple()
     opening = reader.take(reader.number(2)) if flags & _OPENING else b""
     size = 16 if flags & _CHAIN_V6 else 4
     rest = tuple(address(reader.take(size)) for _ in range(hosts))

@@ -63,7 +63,7 @@ class Steady:
                 leg.fin_sent = True
             else:
                 leg.fin_received = True
-        return actions + self._close(leg.session)
+        return actions + self._core.close_if_over(leg.session)
 
     @staticmethod
     def _unanswered(leg: Leg) -> bool:
@@ -103,22 +103,6 @@ class Steady:
         text = f"{session}: its SYN-ACK passed unseen; it goes on"
         cancelled = CancelTimer(TimerId("session", session.id))
         return [cancelled, core.tell(Level.INFO, Count.ANSWER_MISSED, text)]
-
-    def _close(self, session: Session) -> list[Action]:
-        """Moves a session on if nothing but retransmissions can come."""
-        core = self._core
-        legs = session.legs
-        # A leg that nobody answered has nothing to close.
-        if not (
-            any(leg.closed for leg in legs) and all(leg.closed or not leg.answered for leg in legs)
-        ):
-            return []
-        aborted = any(leg.reset for leg in legs)
-        if not core.step(session, Step.ABORT if aborted else Step.FINISH):
-            return []
-        settings = core.settings
-        core.installed(session)
-        return [core.timer(session, settings.reset_linger if aborted else settings.closing_linger)]
 
     def timer(self, timer: TimerId, now: float) -> list[Action]:
         """A session's time is up; its state says what that means."""

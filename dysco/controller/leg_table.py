@@ -2,7 +2,8 @@
 
     Mapping --> with_slot --> Mapping with a slot       removed --> its rows go, the slot is free
     SetLeg  --> routes there? --> mappings, second, token --> leg --> what is over out --> then
-    QueryLeg, Announce, SplitAt --> packet-outs         packet-in (Reason.LEG) --> LegReport
+    QueryLeg, Announce, SplitAt, EndHold, SeedLeg --> packet-outs
+    packet-in (Reason.LEG) --> LegReport
 
 What one leg is asked for is done in the order of the asking, one after the other.
 """
@@ -21,11 +22,13 @@ from finsy.proto import p4r, rpc_code
 from dysco.agent.events import (
     Action,
     Announce,
+    EndHold,
     HeldLeg,
     LegNews,
     LegRefused,
     LegReport,
     QueryLeg,
+    SeedLeg,
     SetLeg,
     SplitAt,
     Submit,
@@ -44,6 +47,10 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 32
 """Changes of one leg; more are refused."""
+
+
+LegAction = SetLeg | QueryLeg | Announce | SplitAt | EndHold | SeedLeg
+"""What agents ask for of legs."""
 
 
 class Owner(Protocol):
@@ -180,14 +187,14 @@ class LegTable:
 
     # What agents ask for.
 
-    def do(self, host: int, action: SetLeg | QueryLeg | Announce | SplitAt) -> None:
+    def do(self, host: int, action: LegAction) -> None:
         """Carry it out."""
         match action:
             case SetLeg():
                 self._set(host, action)
-            case QueryLeg(key):
+            case QueryLeg(key) | EndHold(key) | SeedLeg(key):
                 if slot := self._slots.get(key):
-                    self._device.packet_out(0, Submit.QUERY, legs.query(slot))
+                    self._ask(slot, action)
                 else:
                     self.counters["query_without_leg"] += 1
             case Announce():
@@ -201,6 +208,16 @@ class LegTable:
                 self._device.packet_out(0, action.submit, frame)
             case SplitAt():
                 self._split(action)
+
+    def _ask(self, slot: int, action: QueryLeg | EndHold | SeedLeg) -> None:
+        """What the data plane does with a leg's registers."""
+        match action:
+            case QueryLeg():
+                self._device.packet_out(0, Submit.QUERY, legs.query(slot))
+            case EndHold(_, hold):
+                self._device.packet_out(0, Submit.END_HOLD, legs.end_hold(slot, hold))
+            case SeedLeg(_, registers):
+                self._device.packet_out(0, Submit.SEED, legs.seed(slot, registers))
 
     def _split(self, action: SplitAt) -> None:
         try:

@@ -19,8 +19,12 @@ constants of `Entry()`.
     Submit.IN_BAND         a control message in a segment of the host's session (agent.in_band)
     Submit.QUERY           frame: query(slot)
     Submit.HOST            any frame, as if the host at `port` had sent it: parts of a split segment
+    Submit.RELEASED        likewise, past the leg's gate: what was held
+    Submit.END_HOLD        frame: end_hold(slot, Entry.hold)
+    Submit.SEED            frame: seed(slot, registers)
     Reason.LEG             frame: a report, read by parse_report: what a leg's registers hold, and
                            why it is told
+    Reason.HELD            a host's segment, on a leg whose gate holds
     Reason.SPLIT           a host's segment that lies across the cutoff; split() parts it
     Reason.NEW_PATH        SYN-ACK, ACK or RST of the new path's handshake, as the network has it
     Reason.CONTROL         a UDP datagram to ANNOUNCEMENT_PORT of a host of ours that starts with
@@ -43,7 +47,7 @@ from dysco.agent.model import Address, FiveTuple, MacAddress
 from dysco.agent.packet import checksum, parse
 from dysco.agent.reconfigure.segment import FIN, PSH
 from dysco.agent.reconfigure.serial import diff
-from dysco.agent.reconfigure.state import Entry, NewWay, OldWay, Path, Registers, Way
+from dysco.agent.reconfigure.state import Entry, Gate, NewWay, OldWay, Path, Registers, Way
 from dysco.controller.pipeline import Pipeline, PipelineError, Row, RowKey
 
 SLOTS = 32768
@@ -57,6 +61,24 @@ _ETHERNET = struct.Struct("!6s6sH")
 _ANNOUNCEMENT = struct.Struct("!4sQIIIH")
 _REPORT = struct.Struct("!IHBB15I")
 _UDP = struct.Struct("!HHHH")
+_REGISTERS = (
+    "snd_max",
+    "snd_una",
+    "edge_out",
+    "ts_sent",
+    "rcv_ack",
+    "edge_in",
+    "ts_given",
+    "ts_switch",
+    "ts_old",
+    "latched",
+    "revoked",
+    "known",
+    "told",
+    "cutoff_out",
+    "cutoff_in",
+)
+"""In the order of a report."""
 _PROTO_UDP = 17
 _TTL = 64
 
@@ -72,6 +94,10 @@ class Event(IntFlag):
     """A latch was refused: the host has sent a FIN."""
     REVOKED = 8
     """This new way will never be latched."""
+    HOLD_OVER = 16
+    """What the host sends passes the gate."""
+    STILL_HELD = 32
+    """It does not yet: something was held since it was asked last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +135,12 @@ _NEW_PARAMS = (
     "has_edge",
     "edge",
 )
-_PARAMS = {"one_path": _OLD_PARAMS, "two_paths": _OLD_PARAMS + _NEW_PARAMS}
+_GATE_PARAMS = ("gate", "hold_number")
+_PARAMS = {
+    "one_path": _OLD_PARAMS,
+    "two_paths": _OLD_PARAMS + _NEW_PARAMS,
+    "gated": _OLD_PARAMS + _GATE_PARAMS,
+}
 _PATH_PARAMS = ("src", "dst", "sport", "dport")
 _MODULUS = 1 << 32
 
@@ -173,7 +204,12 @@ class LegCodec:
                 int(new.edge is not None),
                 new.edge or 0,
             ]
-        action = "one_path" if new is None else "two_paths"
+            action = "two_paths"
+        elif entry.gate is not Gate.OPEN:
+            values += [int(entry.gate), entry.hold]
+            action = "gated"
+        else:
+            action = "one_path"
         return self._leg.entry(Row(self._leg_row(slot), action, tuple(values)))
 
     def leg_key(self, slot: int) -> p4r.TableEntry:
@@ -208,7 +244,8 @@ class LegCodec:
             )
         slot = row.key.match[0][0]
         own, heard, jump = value["scale_own"], value["scale_heard"], value["jump"]
-        return slot, Entry(old, new, Path(value["path"]), own, heard, jump)
+        gate, hold = Gate(value.get("gate", Gate.OPEN)), value.get("hold_number", 0)
+        return slot, Entry(old, new, Path(value["path"]), own, heard, jump, gate, hold)
 
     def second_path(self, slot: int, subsession: FiveTuple) -> p4r.TableEntry:
         """Where what the host sends goes by Path.SECOND."""
@@ -299,6 +336,22 @@ def query(slot: int) -> bytes:
     return ethernet + _REPORT.pack(slot, 0, 0, 0, *([0] * 15))
 
 
+def end_hold(slot: int, hold: int) -> bytes:
+    """The frame for END_HOLD; `hold` as in the leg's entry."""
+    return _registers(slot, Registers(latched=hold))
+
+
+def seed(slot: int, registers: Registers) -> bytes:
+    """The frame for SEED: what the leg's registers are to hold; of two paths nothing."""
+    return _registers(slot, registers)
+
+
+def _registers(slot: int, registers: Registers) -> bytes:
+    values = [getattr(registers, name) for name in _REGISTERS]
+    ethernet = _ETHERNET.pack(bytes(6), bytes(6), ETHERTYPE_LEG)
+    return ethernet + _REPORT.pack(slot, 0, registers.fin_sent, 0, *values)
+
+
 def parse_report(frame: bytes) -> Report:
     """The frame of a packet-in with Reason.LEG. Raises ValueError."""
     size = _ETHERNET.size + _REPORT.size
@@ -311,26 +364,6 @@ def parse_report(frame: bytes) -> Report:
         **dict(zip(_REGISTERS, values, strict=True)),
     )
     return Report(slot, Event(events), registers)
-
-
-_REGISTERS = (
-    "snd_max",
-    "snd_una",
-    "edge_out",
-    "ts_sent",
-    "rcv_ack",
-    "edge_in",
-    "ts_given",
-    "ts_switch",
-    "ts_old",
-    "latched",
-    "revoked",
-    "known",
-    "told",
-    "cutoff_out",
-    "cutoff_in",
-)
-"""In the order of a report."""
 
 
 def split(frame: bytes, cutoff: int) -> tuple[bytes, bytes]:

@@ -27,6 +27,7 @@ from dysco.agent.events import (
     Announce,
     Answered,
     CancelTimer,
+    EndHold,
     Event,
     Idle,
     Install,
@@ -37,6 +38,7 @@ from dysco.agent.events import (
     QueryLeg,
     Reason,
     Remove,
+    SeedLeg,
     Send,
     SetLeg,
     SetTimer,
@@ -182,7 +184,7 @@ class Runner:
                     self._install(host, action)
                 case Remove(keys):
                     self.remove(keys)
-                case SetLeg() | QueryLeg() | Announce() | SplitAt():
+                case SetLeg() | QueryLeg() | Announce() | SplitAt() | EndHold() | SeedLeg():
                     self.legs.do(host, action)
                 case Keep(session, record):
                     self.keep(host, session, record)

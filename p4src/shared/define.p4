@@ -62,7 +62,8 @@ enum bit<8> Reason {
     NEW_PATH = 6,       // a segment of the handshake of a leg's other path, as the network has it
     SPLIT = 7,          // a host's segment that lies across the cutoff
     LEG = 8,            // a report of a leg's registers
-    CONTROL = 9         // a control message for a host's agent
+    CONTROL = 9,        // a control message for a host's agent
+    HELD = 10           // a host's segment, on a leg whose gate holds
 }
 
 // What the pipeline does with a packet-out.
@@ -74,7 +75,10 @@ enum bit<8> Submit {
     LATCH = 4,          // an announcement: its leg takes the new path, and it goes to the other anchor
     REVOKE = 5,         // an announcement: its leg never latches; a report comes back
     QUERY = 6,          // a report comes back
-    IN_BAND = 7         // a control message in a segment of the host's session: numbered, and sent
+    IN_BAND = 7,        // a control message in a segment of the host's session: numbered, and sent
+    RELEASED = 8,       // as HOST, for what was held: it passes the gate
+    END_HOLD = 9,       // the leg's gate holds no more, unless it held something since; a report comes back
+    SEED = 10            // a report's numbers for the registers of a leg that came from another device
 }
 
 // Index of the `drops` counter.
@@ -95,7 +99,9 @@ enum bit<8> Count {
     JUMP = 6,           // a sequence number out of bounds moved nothing
     OLD_RESET = 7,      // the end of the old path, swallowed
     STRADDLES = 8,      // across the cutoff, sent to the agent
-    ANNOUNCEMENT = 9    // an announcement that is not for this switch
+    ANNOUNCEMENT = 9,   // an announcement that is not for this switch
+    HELD = 10,          // kept by the agent while the session's state moves
+    SHUT = 11           // dropped, because the session's state is being copied, or has moved
 }
 
 // Why a report comes; a bit each.
@@ -103,6 +109,13 @@ const bit<16> EVENT_ANNOUNCED = 1;
 const bit<16> EVENT_DRAINED = 2;
 const bit<16> EVENT_CLOSING = 4;
 const bit<16> EVENT_REVOKED = 8;
+const bit<16> EVENT_HOLD_OVER = 16;
+const bit<16> EVENT_STILL_HELD = 32;
+
+// What a leg lets pass while a session's state moves from one host to another.
+const bit<2> GATE_OPEN = 0;
+const bit<2> GATE_HELD = 1;         // what the host sends goes to its agent
+const bit<2> GATE_SHUT = 2;         // nothing, in either direction
 
 // What becomes of a segment of a tracked leg. The first ones are also what a second pass is for.
 enum bit<8> Kind {
@@ -124,7 +137,8 @@ enum bit<8> Kind {
     HOST = 15,          // the segment, to the host
     HOST_BARE = 16,     // only its ACK, to the host
     NEW_PATH = 17,      // of its handshake: for the agent
-    NOTHING = 18
+    NOTHING = 18,
+    HELD = 19           // not seen yet: for the agent
 }
 
 #endif

@@ -234,6 +234,9 @@ struct leg_t {
     bit<4>  new_scale_in;
     bit<1>  has_edge;
     bit<32> edge;
+
+    bit<2>  gate;           // GATE_*
+    bit<32> hold;           // names this time of holding: even
 }
 
 // What the registers of the leg say, as far as this packet asked.

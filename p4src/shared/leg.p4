@@ -33,11 +33,12 @@ register<bit<32>>(SLOTS) drained;
 register<bit<32>>(SLOTS) cutoff_out;
 register<bit<32>>(SLOTS) cutoff_in;
 register<bit<32>>(SLOTS) last_way;      // 1: new
+register<bit<32>>(SLOTS) hold;          // this time of holding: over; one more: it held something
 register<bit<128>>(SLOTS) own_address;  // of the last announcement that passed; IPv4 in the low bits
 register<bit<128>>(SLOTS) peer_address;
 register<bit<32>>(SLOTS) peer_port;     // of UDP; another one than ours behind a NAT of the network
 
-counter(10, CounterType.packets) legs;
+counter(12, CounterType.packets) legs;
 
 control Legs(inout metadata_t meta) {
     action one_path(bit<32> seq_out, bit<32> seq_in, bit<32> ts_in, bit<4> scale_in,
@@ -84,13 +85,30 @@ control Legs(inout metadata_t meta) {
         meta.leg.has_edge = has_edge;
         meta.leg.edge = edge;
     }
+    // While the session's state moves: one path, and a gate.
+    action gated(bit<32> seq_out, bit<32> seq_in, bit<32> ts_in, bit<4> scale_in,
+                 bit<1> has_floor, bit<32> floor, bit<1> path, bit<4> scale_own,
+                 bit<4> scale_heard, bit<32> jump, bit<2> gate, bit<32> hold_number) {
+        meta.leg.seq_out = seq_out;
+        meta.leg.seq_in = seq_in;
+        meta.leg.ts_in = ts_in;
+        meta.leg.scale_in = scale_in;
+        meta.leg.has_floor = has_floor;
+        meta.leg.floor = floor;
+        meta.leg.path = path;
+        meta.leg.scale_own = scale_own;
+        meta.leg.scale_heard = scale_heard;
+        meta.leg.jump = jump;
+        meta.leg.gate = gate;
+        meta.leg.hold = hold_number;
+    }
     // Tracked, and nothing more is known yet.
     action tracked() {
         meta.leg.jump = MAX_JUMP;
     }
     table leg {
         key = { meta.slot : exact @name("slot"); }
-        actions = { one_path; two_paths; @defaultonly tracked; }
+        actions = { one_path; two_paths; gated; @defaultonly tracked; }
         const default_action = tracked();
         size = SLOTS;
     }

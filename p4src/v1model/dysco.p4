@@ -19,6 +19,7 @@
 #include <v1model.p4>
 
 #include "../shared/arrival.p4"
+#include "../shared/gate.p4"
 #include "../shared/handover.p4"
 #include "../shared/in_band.p4"
 #include "../shared/parser.p4"
@@ -155,9 +156,9 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
         } else if (meta.again == Kind.ANSWER || meta.again == Kind.REPORT
                    || meta.again == Kind.ANNOUNCE) {
             meta.kind = meta.again;
-        } else if (submit == Submit.HOST || submit == Submit.IN_BAND) {
+        } else if (submit == Submit.HOST || submit == Submit.IN_BAND || submit == Submit.RELEASED) {
             from_host.apply(hdr, meta, has_tuple, first_syn, departs, punted);
-            by_bridge = !departs && !punted && submit == Submit.HOST;
+            by_bridge = !departs && !punted && submit != Submit.IN_BAND;
         } else if (submit == Submit.ROUTE) {
             by_route = true;
         } else if (submit == Submit.BRIDGE) {
@@ -167,6 +168,8 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
         } else if (submit == Submit.QUERY && hdr.leg.isValid()) {
             meta.slot = hdr.leg.slot;
             meta.kind = Kind.REPORT;
+        } else if ((submit == Submit.END_HOLD || submit == Submit.SEED) && hdr.leg.isValid()) {
+            meta.slot = hdr.leg.slot;
         } else if (!hdr.announcement.isValid()
                    || (submit != Submit.LATCH && submit != Submit.REVOKE)) {
             reason = Drop.BAD_PACKET_OUT;
@@ -215,14 +218,25 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
                 Revoke.apply(meta);
             }
         } else if (meta.slot != NO_SLOT && hdr.tcp.isValid()) {
+            if (meta.leg.gate != GATE_OPEN && (departs || arrives)
+                && submit != Submit.IN_BAND) {
+                PassGate.apply(meta, departs && submit != Submit.RELEASED);
+            }
             LoadEdit.apply(hdr, meta);
             if (submit == Submit.IN_BAND) {
                 InBand.apply(meta);
+            } else if (meta.kind == Kind.NOTHING || meta.kind == Kind.HELD) {
+                departs = false;
+                arrives = false;
             } else if (departs) {
                 Departure.apply(hdr, meta);
             } else if (arrives) {
                 Arrival.apply(hdr, meta);
             }
+        } else if (submit == Submit.END_HOLD) {
+            EndHold.apply(meta, hdr.leg.latched);
+        } else if (submit == Submit.SEED) {
+            Seed.apply(hdr, meta);
         } else if (meta.slot != NO_SLOT && hdr.quoted_tcp.isValid()) {
             if (departs) {
                 QuoteOut.apply(hdr, meta);
@@ -260,7 +274,8 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
         if (meta.kind == Kind.ANSWER || meta.kind == Kind.HOST_ANSWER) {
             TurnRound.apply(hdr);
         }
-        if (meta.kind == Kind.REPORT || meta.kind == Kind.SPLIT || meta.kind == Kind.NEW_PATH) {
+        if (meta.kind == Kind.REPORT || meta.kind == Kind.SPLIT || meta.kind == Kind.NEW_PATH
+            || meta.kind == Kind.HELD) {
             punted = true;
             Reason why = Reason.NEW_PATH;
             host_id_t host = meta.dst_host;
@@ -269,6 +284,9 @@ control DyscoIngress(inout headers_t hdr, inout metadata_t meta,
                 MakeReport.apply(hdr, meta);
             } else if (meta.kind == Kind.SPLIT) {
                 why = Reason.SPLIT;
+                host = meta.src_host;
+            } else if (meta.kind == Kind.HELD) {
+                why = Reason.HELD;
                 host = meta.src_host;
             }
             PacketIn.apply(hdr, meta, host, why);

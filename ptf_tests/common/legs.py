@@ -42,13 +42,14 @@ from scapy.packet import Packet, Raw
 
 sys.path.append(str(File(__file__).resolve().parents[2]))
 
-from dysco.agent.reconfigure import arrival, departure, handover, in_band
+from dysco.agent.reconfigure import arrival, departure, gate, handover, in_band
 from dysco.agent.reconfigure.segment import ACK, FIN, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import (
     Announcement,
     Count,
     Entry,
+    Gate,
     NewWay,
     Path,
     Registers,
@@ -78,7 +79,14 @@ NEW_WAY = NewWay(
 )
 IN_BAND = [(253, in_band.OPTION[2:])]
 """Options of a segment with a message in band, for scapy."""
-EVENTS = {"announced": 1, "drained": 2, "closing": 4, "revoked": 8}
+EVENTS = {
+    "announced": 1,
+    "drained": 2,
+    "closing": 4,
+    "revoked": 8,
+    "hold_over": 16,
+    "still_held": 32,
+}
 _SLOTS = itertools.count(1)
 _REPORT = struct.Struct("!IHBB15I")
 _REPORTED = (
@@ -98,6 +106,7 @@ _REPORTED = (
     "cutoff_out",
     "cutoff_in",
 )
+_PUNTED = {To.SPLIT: Reason.SPLIT, To.HELD: Reason.HELD}
 _PORTS = {Path.FIRST: UPLINK, Path.SECOND: OTHER_PORT}
 
 
@@ -263,6 +272,9 @@ class LegTest(DyscoTest):
                 "edge": new.edge or 0,
             }
         action = "one_path" if new is None else "two_paths"
+        if entry.gate is not Gate.OPEN:
+            action = "gated"
+            params |= {"gate": int(entry.gate), "hold_number": entry.hold}
         return self.device.table("leg", {"slot": self.slot}, action, params)
 
     def set_entry(self, entry: Entry) -> None:
@@ -280,16 +292,25 @@ class LegTest(DyscoTest):
 
     # Steps
 
-    def sends(self, segment: Segment, *to: To, options: Sequence[Any] | None = None) -> None:
-        """A sends it; `to`: where that must go, if it is given."""
+    def sends(
+        self,
+        segment: Segment,
+        *to: To,
+        options: Sequence[Any] | None = None,
+        released: bool = False,
+    ) -> None:
+        """A sends it, or its agent lets it go; `to`: where that must go, if it is given."""
         frame = frame_of(session(self.family), segment, (A.mac, FAR.mac), options)
         before = replace(self.registers)
-        out = departure.from_host(self.entry, self.registers, segment)
-        self.send(A.port, frame)
-        packet_ins = []
-        if segment.flags & WATCHED:
+        out = departure.from_host(self.entry, self.registers, segment, released=released)
+        if released:
+            self.device.send(frame, A.port, Submit.RELEASED)
+        else:
+            self.send(A.port, frame)
+        packet_ins = [(_PUNTED[where], frame) for where, _ in out if where in _PUNTED]
+        is_held = any(where is To.HELD for where, _ in out)
+        if segment.flags & WATCHED and not is_held and self.entry.gate is not Gate.SHUT:
             packet_ins.append((Reason.SENT, frame))
-        packet_ins += [(Reason.SPLIT, frame) for where, _ in out if where is To.SPLIT]
         self.happened(out, to, packet_ins, before)
 
     def arrives(
@@ -373,9 +394,26 @@ class LegTest(DyscoTest):
 
     def query(self) -> None:
         """The device's registers are the reference's."""
-        frame = ethernet(A.mac, A.mac, _REPORT.pack(self.slot, 0, 0, 0, *[0] * 15), ETHERTYPE_LEG)
-        self.device.send(frame, 0, Submit.QUERY)
+        self.device.send(self.report(Registers()), 0, Submit.QUERY)
         self.collect([], [(Reason.LEG, 0)])
+
+    def end_hold(self, number: int) -> None:
+        """The packet-out that ends a hold, if nothing was held since the last one."""
+        over = gate.end_hold(self.entry, self.registers, number)
+        self.device.send(self.report(Registers(latched=number)), 0, Submit.END_HOLD)
+        self.collect([], [(Reason.LEG, EVENTS["hold_over" if over else "still_held"])])
+
+    def seed(self, registers: Registers) -> None:
+        """The leg goes on where another device's ended."""
+        self.registers = replace(registers, counts=self.registers.counts)
+        self.device.send(self.report(registers), 0, Submit.SEED)
+        self.collect([], [])
+
+    def report(self, registers: Registers) -> bytes:
+        """A frame as the agent makes it, about the leg."""
+        values = [getattr(registers, name) for name in _REPORTED]
+        body = _REPORT.pack(self.slot, 0, registers.fin_sent, 0, *values)
+        return ethernet(A.mac, A.mac, body, ETHERTYPE_LEG)
 
     def announcement(self, message: Announcement | None = None) -> bytes:
         """A frame as the agent makes it, or as it comes from the other anchor."""
@@ -401,12 +439,12 @@ class LegTest(DyscoTest):
     ) -> None:
         """Compare with what the rules say."""
         if to:
-            where = Counter(where for where, _ in out if where not in (To.PEER, To.SPLIT))
+            where = Counter(where for where, _ in out if where not in (To.PEER, *_PUNTED))
             assert where == Counter(to), f"the rules say {out}"
         left = [
             what if where is To.PEER else (where, what)
             for where, what in out
-            if where is not To.SPLIT
+            if where not in _PUNTED
         ]
         new = self.entry.new
         if (

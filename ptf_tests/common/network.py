@@ -78,6 +78,7 @@ class Reason(IntEnum):
     SPLIT = 7
     LEG = 8
     CONTROL = 9
+    HELD = 10
 
 
 class Submit(IntEnum):
@@ -91,6 +92,9 @@ class Submit(IntEnum):
     REVOKE = 5
     QUERY = 6
     IN_BAND = 7
+    RELEASED = 8
+    END_HOLD = 9
+    SEED = 10
 
 
 class Drop(IntEnum):

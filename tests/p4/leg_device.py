@@ -59,6 +59,7 @@ _REGISTERS = (
     "told",
     "cutoff_out",
     "cutoff_in",
+    "hold",
 )
 _COUNTS = tuple(Count)
 

@@ -6,17 +6,18 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from conftest import Define
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from leg_device import frame, session
 
 from dysco.agent.model import FiveTuple
 from dysco.agent.packet import checksum
 from dysco.agent.reconfigure.segment import ACK, Segment
-from dysco.agent.reconfigure.state import Count, Entry, NewWay, OldWay, Path
+from dysco.agent.reconfigure.state import Count, Entry, Gate, NewWay, OldWay, Path
 from dysco.controller import legs
 from dysco.controller.pipeline import Pipeline, PipelineError
 
+NO_DEADLINE = settings(deadline=None)
 WORDS = st.integers(0, 2**32 - 1)
 SHORTS = st.integers(0, 2**16 - 1)
 SCALES = st.integers(0, 14)
@@ -39,6 +40,12 @@ ENTRIES = st.builds(
     SCALES,
     SCALES,
     WORDS,
+) | st.builds(
+    Entry,
+    st.builds(OldWay, WORDS, WORDS, WORDS, SCALES, MAYBE),
+    path=st.sampled_from(Path),
+    gate=st.sampled_from((Gate.HELD, Gate.SHUT)),
+    hold=WORDS,
 )
 
 
@@ -47,6 +54,7 @@ def codec(pipeline: Pipeline) -> legs.LegCodec:
     return legs.LegCodec(pipeline)
 
 
+@NO_DEADLINE
 @given(slot=SLOTS, entry=ENTRIES)
 def test_entries(codec: legs.LegCodec, slot: int, entry: Entry) -> None:
     written = codec.leg(slot, entry)
@@ -54,6 +62,7 @@ def test_entries(codec: legs.LegCodec, slot: int, entry: Entry) -> None:
     assert codec.leg_key(slot).match == written.match
 
 
+@NO_DEADLINE
 @given(slot=SLOTS, way=st.builds(OldWay, *[st.integers(-(2**31), -1)] * 3))
 def test_negative_constants(codec: legs.LegCodec, slot: int, way: OldWay) -> None:
     _, entry = codec.parse_leg(codec.leg(slot, Entry(way)))
@@ -62,6 +71,7 @@ def test_negative_constants(codec: legs.LegCodec, slot: int, way: OldWay) -> Non
     assert entry.old.ts_in == way.ts_in % 2**32
 
 
+@NO_DEADLINE
 @given(slot=SLOTS, token=st.integers(0, 2**64 - 1))
 def test_tokens(codec: legs.LegCodec, slot: int, token: int) -> None:
     written = codec.token(token, slot)
@@ -70,6 +80,7 @@ def test_tokens(codec: legs.LegCodec, slot: int, token: int) -> None:
 
 
 @pytest.mark.parametrize(("version", "address"), [(4, IPv4Address), (6, IPv6Address)])
+@NO_DEADLINE
 @given(slot=SLOTS, ends=st.tuples(WORDS, SHORTS, WORDS, SHORTS))
 def test_second_paths(
     codec: legs.LegCodec,

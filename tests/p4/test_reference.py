@@ -38,12 +38,13 @@ from leg_device import (
 )
 
 from dysco.agent.events import Reason, Submit
-from dysco.agent.reconfigure import arrival, departure, handover, in_band
+from dysco.agent.reconfigure import arrival, departure, gate, handover, in_band
 from dysco.agent.reconfigure.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import (
     Announcement,
     Entry,
+    Gate,
     NewWay,
     OldWay,
     Path,
@@ -189,7 +190,7 @@ def expected_of(sent: departure.Sent) -> Counter[tuple[To, Segment]]:
     return Counter(
         (to, what if what.tsval is not None else replace(what, tsecr=0))
         for to, what in sent
-        if isinstance(what, Segment) and to is not To.SPLIT
+        if isinstance(what, Segment) and to not in (To.SPLIT, To.HELD)
     )
 
 
@@ -226,7 +227,7 @@ def compare(
         (report,) = reports
         assert report.events == legs.Event.DRAINED
         assert report.slot == SLOT
-        assert report.registers == replace(after, isn=None, counts=Counter())
+        assert report.registers == reported(after)
     else:
         assert not reports
 
@@ -335,7 +336,12 @@ def check_report(got: Sequence[object], events: legs.Event, registers: Registers
     assert isinstance(told, Told)
     assert told.reason is Reason.LEG
     report = legs.parse_report(told.frame)
-    assert report == legs.Report(SLOT, events, replace(registers, isn=None, counts=Counter()))
+    assert report == legs.Report(SLOT, events, reported(registers))
+
+
+def reported(registers: Registers) -> Registers:
+    """As a report has it."""
+    return replace(registers, isn=None, hold=0, counts=Counter())
 
 
 @EXAMPLES
@@ -393,6 +399,72 @@ def test_query(device: Device, data: st.DataObject) -> None:
     prepare(device, entry, before, 0)
     check_report(device.submit(Submit.QUERY, legs.query(SLOT)), legs.Event(0), before)
     assert device.registers() == without_isn(before)
+
+
+@st.composite
+def gates(draw: st.DrawFn) -> tuple[Entry, Registers]:
+    """A leg while its session's state moves."""
+    entry, registers = draw(legs_in_use())
+    hold = draw(st.sampled_from((2, 0xFFFFFFFE)))
+    kind = draw(st.sampled_from(Gate))
+    registers.hold = draw(st.sampled_from((0, hold, hold + 1)))
+    return replace(entry, new=None, gate=kind, hold=0 if kind is Gate.OPEN else hold), registers
+
+
+@EXAMPLES
+@given(st.data())
+def test_gate(device: Device, data: st.DataObject) -> None:
+    """What is held reaches the agent whole, and nothing learns of it; what is let go passes."""
+    entry, before = data.draw(gates())
+    b, old = before, entry.old
+    after = prepare(device, entry, before, 0)
+    if data.draw(st.booleans()):
+        numbers = (add(b.cutoff_in, -old.seq_in), add(b.cutoff_out, old.seq_out), b.ts_given, 0)
+        segment = data.draw(segments(*numbers, INWARD))
+        expected = arrival.from_network(entry, after, Way.OLD, segment)
+        got = device.from_network(Way.OLD, segment)
+    else:
+        segment = data.draw(segments(b.cutoff_out, b.cutoff_in, b.ts_sent, b.ts_given, OUTWARD))
+        whole = frame(session(device.version), segment)
+        released = data.draw(st.booleans())
+        expected = departure.from_host(entry, after, segment, released=released)
+        if released:
+            got = device.submit(Submit.RELEASED, whole, port=1)
+        else:
+            got = device.from_host(segment)
+        held = [to for to, _ in expected] == [To.HELD]
+        assert (Told(Reason.HELD, whole) in got) == held
+        if held or entry.gate is Gate.SHUT:
+            # Nor is anybody told of a FIN or RST that did not pass.
+            assert len(got) == held
+    compare(device, entry, before, after, 0, expected, got)
+
+
+@EXAMPLES
+@given(st.data())
+def test_end_hold(device: Device, data: st.DataObject) -> None:
+    entry, before = data.draw(gates())
+    after = prepare(device, entry, before, 0)
+    number = data.draw(st.sampled_from((2, 0xFFFFFFFE)))
+    got = device.submit(Submit.END_HOLD, legs.end_hold(SLOT, number))
+    over = gate.end_hold(entry, after, number)
+    check_report(got, legs.Event.HOLD_OVER if over else legs.Event.STILL_HELD, after)
+    assert device.registers() == without_isn(after)
+
+
+@EXAMPLES
+@given(st.data())
+def test_seed(device: Device, data: st.DataObject) -> None:
+    """A leg goes on where another device's ended; what was of another connection is gone."""
+    entry, before = data.draw(gates())
+    _, carried = data.draw(legs_in_use())
+    prepare(device, entry, before, EPOCH)
+    assert device.submit(Submit.SEED, legs.seed(SLOT, carried)) == []
+    # What there is only with two paths, and to hold, means nothing now.
+    kept = ("isn", "ts_switch", "ts_old", "cutoff_out", "cutoff_in", "last_way", "hold")
+    none = dict.fromkeys(("latched", "revoked", "known", "told"), 0)
+    after = replace(carried, **{name: getattr(before, name) for name in kept}, **none)
+    assert device.registers() == without_isn(after)
 
 
 @EXAMPLES

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dysco.agent.model import FiveTuple
 from dysco.agent.reconfigure import messages as m
 from dysco.agent.reconfigure.control import (
     PORT,
@@ -32,13 +33,23 @@ u8, u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64)
 ids = st.builds(m.ReconfigurationId, u64, u64)
 ends = st.builds(m.Ends, st.integers(0, 14), u32, st.booleans(), st.booleans(), u16, u16)
 deltas = st.builds(m.Deltas, u32, u32, u32, u32, st.booleans())
+addresses = st.ip_addresses(v=4) | st.ip_addresses(v=6)
+tuples = st.builds(FiveTuple, addresses, u16, addresses, u16)
 messages = st.one_of(
-    st.builds(m.RequestLock, ids, u64, u64, u32, ends, st.booleans()),
+    st.builds(m.RequestLock, ids, u64, u64, u32, ends, st.booleans(), st.sampled_from(m.Change)),
     st.builds(m.AckLock, ids, ends, deltas, st.booleans()),
     st.builds(m.Cutoff, ids, u32, u32, u32, st.booleans()),
     st.builds(m.NackLock, ids, st.text(max_size=40)),
     st.builds(m.CancelLock, ids, u64),
     st.builds(m.Release, ids, u64),
+    st.builds(m.MoveOut, ids, u64, tuples),
+    st.builds(m.MoveIn, ids, st.binary(max_size=600)),
+    st.builds(m.Join, ids, tuples),
+    st.builds(m.DoMove, ids, st.sampled_from(m.MoveStep)),
+    st.builds(m.MoveDone, ids, st.sampled_from(m.MoveStep)),
+    st.builds(m.MoveFailed, ids, st.text(max_size=40)),
+    st.builds(m.Chunk, ids, st.integers(0, 9), st.integers(10, 64), st.binary(max_size=1200)),
+    st.builds(m.Got, ids, u64),
     *(st.builds(k, ids) for k in (m.AckCancel, m.AckRelease, m.Drained, m.AskRevoke, m.Revoked)),
 )
 letters = st.builds(

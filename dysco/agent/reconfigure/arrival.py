@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dysco.agent.reconfigure import sack, tracking
+from dysco.agent.reconfigure import gate, sack, tracking
 from dysco.agent.reconfigure.departure import Sent, to_old, ts_shift
 from dysco.agent.reconfigure.segment import ACK, CWR, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add, diff, earliest, latest
@@ -33,6 +33,8 @@ from dysco.agent.reconfigure.state import (
 
 def from_network(entry: Entry, registers: Registers, way: Way, segment: Segment) -> Sent:
     """What becomes of a segment that comes for the host."""
+    if gate.is_shut(entry, registers):
+        return []
     new = switching(entry, registers)
     if way is Way.NEW:
         if new is None or registers.known != new.epoch:

@@ -27,11 +27,21 @@ from dysco.agent.reconfigure.messages import (
     AckRelease,
     AskRevoke,
     CancelLock,
+    Change,
+    Chunk,
     Cutoff,
     Deltas,
+    DoMove,
     Drained,
     Ends,
+    Got,
+    Join,
     Message,
+    MoveDone,
+    MoveFailed,
+    MoveIn,
+    MoveOut,
+    MoveStep,
     NackLock,
     Opening,
     ReconfigurationId,
@@ -40,6 +50,7 @@ from dysco.agent.reconfigure.messages import (
     Revoked,
 )
 from dysco.agent.reconfigure.serial import MODULUS
+from dysco.agent.record import Reader, RecordError, pack_tuple
 from dysco.agent.trust import TAG_SIZE, Nonce, TrustGroup
 
 MAGIC = b"DyCo"
@@ -48,14 +59,20 @@ PORT = 17529
 """UDP, at both ends."""
 MAX_WHY = 200
 """Bytes of a reason."""
+MAX_CHUNK = 1200
+"""Bytes of a `Chunk`: what fits a datagram of 1500 with everything around it."""
+MAX_CHUNKS = 64
+"""As many as `Got` has bits."""
 
 _HEAD = struct.Struct("!4sBBH4sQQQQQQ")
 _ENDS = struct.Struct("!BBIHH")
 _DELTAS = struct.Struct("!IIIIB")
-_REQUEST = struct.Struct("!QQIB")
+_REQUEST = struct.Struct("!QQIBB")
 _ACK = struct.Struct("!B")
 _CUTOFF = struct.Struct("!IIIB")
 _RIGHT = struct.Struct("!Q")
+_STEP = struct.Struct("!B")
+_PIECE = struct.Struct("!BB")
 _OPENING = struct.Struct("!QQBI")
 OPENING_SIZE = _OPENING.size + _ENDS.size + _DELTAS.size
 
@@ -115,13 +132,18 @@ def _read_deltas(data: bytes) -> Deltas:
 
 
 def _pack_request(m: RequestLock) -> bytes:
-    return _REQUEST.pack(m.right, m.token, m.epoch, m.along) + _pack_ends(m.ends)
+    head = _REQUEST.pack(m.right, m.token, m.epoch, m.along, m.change.value)
+    return head + _pack_ends(m.ends)
 
 
 def _read_request(about: ReconfigurationId, data: bytes) -> RequestLock:
-    right, token, epoch, along = _REQUEST.unpack_from(data)
+    right, token, epoch, along, change = _REQUEST.unpack_from(data)
     ends = _read_ends(data[_REQUEST.size :])
-    return RequestLock(about, right, token, epoch, ends, along=bool(along))
+    try:
+        what = Change(change)
+    except ValueError as error:
+        raise ControlError(str(error)) from error
+    return RequestLock(about, right, token, epoch, ends, along=bool(along), change=what)
 
 
 def _read_ack(about: ReconfigurationId, data: bytes) -> AckLock:
@@ -140,14 +162,46 @@ def _read_cutoff(about: ReconfigurationId, data: bytes) -> Cutoff:
     return Cutoff(about, epoch, cutoff, edge, known=bool(known))
 
 
-def _pack_why(m: NackLock) -> bytes:
+def _pack_why(m: NackLock | MoveFailed) -> bytes:
     return m.why.encode()[:MAX_WHY]
 
 
-def _read_why(about: ReconfigurationId, data: bytes) -> NackLock:
+def _read_why(data: bytes) -> str:
     if len(data) > MAX_WHY:
         raise ControlError(f"a reason of {len(data)} bytes")
-    return NackLock(about, data.decode(errors="replace"))
+    return data.decode(errors="replace")
+
+
+# Of moves.
+
+
+def _read_move_out(about: ReconfigurationId, data: bytes) -> MoveOut:
+    reader = Reader(data)
+    out = MoveOut(about, reader.number(8), reader.tuple())
+    reader.finish()
+    return out
+
+
+def _read_join(about: ReconfigurationId, data: bytes) -> Join:
+    reader = Reader(data)
+    join = Join(about, reader.tuple())
+    reader.finish()
+    return join
+
+
+def _read_step(data: bytes) -> MoveStep:
+    try:
+        return MoveStep(data[0])
+    except ValueError as error:
+        raise ControlError(str(error)) from error
+
+
+def _read_chunk(about: ReconfigurationId, data: bytes) -> Chunk:
+    index, count = _PIECE.unpack_from(data.ljust(_PIECE.size, b"\0"))
+    piece = data[_PIECE.size :]
+    if not index < count <= MAX_CHUNKS or len(piece) > MAX_CHUNK:
+        raise ControlError(f"piece {index} of {count}, {len(piece)} bytes")
+    return Chunk(about, index, count, piece)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +236,7 @@ _KINDS: dict[int, _Kind] = {
         _pack_ack,
         _read_ack,
     ),
-    3: _Kind(NackLock, None, _pack_why, _read_why),
+    3: _Kind(NackLock, None, _pack_why, lambda about, data: NackLock(about, _read_why(data))),
     4: _with_right(CancelLock),
     5: _bare(AckCancel),
     6: _with_right(Release),
@@ -195,6 +249,31 @@ _KINDS: dict[int, _Kind] = {
         _CUTOFF.size,
         lambda m: _CUTOFF.pack(m.epoch, m.cutoff, m.edge, m.known),
         _read_cutoff,
+    ),
+    12: _Kind(
+        MoveOut, None, lambda m: _RIGHT.pack(m.to) + pack_tuple(m.subsession), _read_move_out
+    ),
+    13: _Kind(MoveIn, None, lambda m: m.facts, MoveIn),
+    14: _Kind(Join, None, lambda m: pack_tuple(m.subsession), _read_join),
+    15: _Kind(
+        DoMove,
+        _STEP.size,
+        lambda m: _STEP.pack(m.step.value),
+        lambda about, data: DoMove(about, _read_step(data)),
+    ),
+    16: _Kind(
+        MoveDone,
+        _STEP.size,
+        lambda m: _STEP.pack(m.step.value),
+        lambda about, data: MoveDone(about, _read_step(data)),
+    ),
+    17: _Kind(MoveFailed, None, _pack_why, lambda about, data: MoveFailed(about, _read_why(data))),
+    18: _Kind(Chunk, None, lambda m: _PIECE.pack(m.index, m.count) + m.data, _read_chunk),
+    19: _Kind(
+        Got,
+        _RIGHT.size,
+        lambda m: _RIGHT.pack(m.pieces),
+        lambda about, data: Got(about, *_RIGHT.unpack(data)),
     ),
 }
 _NUMBERS = {kind.type: number for number, kind in _KINDS.items()}
@@ -240,7 +319,10 @@ def decode(data: bytes, group: TrustGroup) -> Letter:
     if kind is None or kind.size not in (None, len(content)):
         raise ControlError(f"kind {number} with {len(content)} bytes")
     epoch, serial, left, about = rest
-    message = kind.read(ReconfigurationId(left, about), content)
+    try:
+        message = kind.read(ReconfigurationId(left, about), content)
+    except RecordError as error:
+        raise ControlError(f"kind {number}: {error}") from error
     return Letter(session, sender, Nonce(epoch, serial), message)
 
 

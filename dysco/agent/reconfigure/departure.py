@@ -13,7 +13,7 @@ there, and again from `arrival` whenever old data is repeated.
 
 from __future__ import annotations
 
-from dysco.agent.reconfigure import sack, tracking
+from dysco.agent.reconfigure import gate, sack, tracking
 from dysco.agent.reconfigure.segment import ACK, ECE, FIN, PSH, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add, diff, earliest, latest
 from dysco.agent.reconfigure.state import (
@@ -32,8 +32,14 @@ from dysco.agent.reconfigure.tracking import Moved
 Sent = list[tuple[To, Segment | Announcement]]
 
 
-def from_host(entry: Entry, registers: Registers, segment: Segment) -> Sent:
-    """What becomes of a segment that the host sends."""
+def from_host(
+    entry: Entry, registers: Registers, segment: Segment, *, released: bool = False
+) -> Sent:
+    """What becomes of a segment that the host sends; `released`: it was held, and is let go."""
+    if gate.is_shut(entry, registers):
+        return []
+    if not released and gate.holds(entry, registers):
+        return [(To.HELD, segment)]
     moved = tracking.sent(entry, registers, segment)
     new = switching(entry, registers)
     if new is None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dysco.agent.core import Core
-from dysco.agent.events import Action, Keep, Reconfigure
+from dysco.agent.events import Action, Keep, MoveEnd, Reconfigure, StateCall
 from dysco.agent.model import Address, FiveTuple
 from dysco.agent.options import Negotiated
 from dysco.agent.reconfigure import journal
 from dysco.agent.reconfigure.control import host_number
+from dysco.agent.reconfigure.held import Hold
 from dysco.agent.reconfigure.in_band import Numbers
 from dysco.agent.reconfigure.journal import Kept
 from dysco.agent.reconfigure.left import Patience
@@ -24,6 +26,16 @@ Todo = Callable[[float], list[Action]]
 
 _DEFAULT_MSS = 536
 """RFC 9293, 3.7.1."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What was asked last."""
+
+    asked: StateCall
+    tries: int = 1
+    failed: bool = False
+    """It is tried again when the timer fires."""
 
 
 class Here:
@@ -53,11 +65,17 @@ class Here:
         """Hosts to cross on the new path that begins here."""
         self.names: tuple[str, ...] = ()
         """The chain after this host, as it is to be."""
-        self.wish: Reconfigure | None = None
+        self.wish: Reconfigure | MoveEnd | None = None
         """What the operator wants, until it begins or is refused."""
         self.resuming: set[Role] = set()
         """After a restart: roles whose registers are not known yet."""
         self.is_over = False
+        self.holds: dict[Role, Hold] = {}
+        """What legs hold while state moves."""
+        self.call: Call | None = None
+        """What was asked last of the host's own state."""
+        self.cargo: tuple[bytes, ...] = ()
+        """What goes to the new host, in pieces."""
         self._kept = b""
         self.number = host_number(core.host.name)
         self.member = Member(self.number, self, patience, core.random)
@@ -105,6 +123,11 @@ class Here:
             _DEFAULT_MSS if own.mss is None else own.mss,
             _DEFAULT_MSS if other.mss is None else other.mss,
         )
+
+    @property
+    def is_end(self) -> bool:
+        """True if the session goes no further than this host."""
+        return self.session.right is None
 
     def deltas(self) -> Deltas:
         """What the host adds: the connections on its two sides may begin with other numbers."""
@@ -194,6 +217,8 @@ class Here:
             self.names,
             self.wish,
             dict(session.hidden),
+            member.source,
+            member.target,
         )
 
     def restore(self, kept: Kept, record: bytes) -> None:
@@ -202,12 +227,13 @@ class Here:
         self._kept = record
         self.session.chain, self.names, self.wish = kept.chain, kept.names, kept.wish
         member.lock, member.left, member.right = kept.lock, kept.left, kept.right
-        for anchor in (member.left, member.right):
-            if anchor is not None:
-                anchor.patience = member.patience
         member.routes, member.finished_right = kept.routes, kept.finished_right
         member.number, self.through = kept.number, kept.through
         self.session.hidden = dict(kept.hidden)
+        member.source, member.target = kept.source, kept.target
+        for party in (member.left, member.right, member.source, member.target):
+            if party is not None:
+                party.patience = member.patience
         for role, spare in kept.spare.items():
             leg = self.session_leg(role)
             if leg is not None and leg.sent != spare:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dysco.agent.core import Core
 from dysco.agent.counters import Count
 from dysco.agent.events import Action, PacketIn, SetTimer
-from dysco.agent.reconfigure.control import ControlError, host_number, read_opening
+from dysco.agent.reconfigure.control import ControlError, Letter, host_number, read_opening
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.mail import Arrived
@@ -20,12 +20,20 @@ from dysco.agent.reconfigure.messages import (
     AckCancel,
     AckRelease,
     CancelLock,
+    DoMove,
+    Join,
     Message,
+    MoveDone,
+    MoveFailed,
+    MoveIn,
+    MoveOut,
+    MoveStep,
     NackLock,
     ReconfigurationId,
     Release,
     RequestLock,
 )
+from dysco.agent.reconfigure.move_right import RightMove
 from dysco.agent.reconfigure.orders import Orders
 from dysco.agent.reconfigure.timers import Timer
 from dysco.agent.session import Session, State
@@ -41,6 +49,8 @@ class Inbox:
         self._mail = means.mail
         self._given_up = means.given_up
         self._to_host = means.to_host
+        self._places = means.places
+        self._moves = means.moves
         self._patience = means.patience
         self._orders = orders
 
@@ -54,6 +64,15 @@ class Inbox:
         session = core.table.sessions.get(letter.session)
         here = self._registry.get(letter.session)
         message = letter.message
+        if isinstance(message, MoveIn):
+            return self._move_in(letter, message, now)
+        if (
+            isinstance(message, CancelLock)
+            and here is not None
+            and (dropped := here.member.drop(message.id))
+        ):
+            # The move by which it came is off: it leaves when its state is dropped.
+            return [*self._pass(arrived), *self._orders.do(here, dropped, now)]
         if (
             isinstance(message, CancelLock)
             and session is not None
@@ -88,6 +107,12 @@ class Inbox:
                 answer = answer_to(message).message
             case AckCancel() | AckRelease() if message.id.left != own:
                 to = message.id.left
+            case MoveDone(step=MoveStep.EXPORT) if message.id.left == own:
+                answer = CancelLock(message.id, letter.sender)
+            case DoMove(step=MoveStep.SETTLE):
+                answer = MoveDone(message.id, MoveStep.SETTLE)
+            case MoveOut() | DoMove():
+                answer = MoveFailed(message.id, "the session is over there")
             case _:
                 return []
         if to == letter.sender:
@@ -98,6 +123,9 @@ class Inbox:
         member = here.member
         if here.resuming:
             # It comes again.
+            return []
+
+        if isinstance(message, Join) and not self._joins(here, message):
             return []
 
         def go(now: float) -> list[Action]:
@@ -115,6 +143,26 @@ class Inbox:
         if message.right == here.number:
             return [lease, *self._legs.with_registers(here, Role.RIGHT, go, now)]
         return [lease, *go(now)]
+
+    def _move_in(self, letter: Letter, message: MoveIn, now: float) -> list[Action]:
+        """A session comes from another host with its state."""
+        before = self._core.table.sessions.get(letter.session)
+        here, actions = self._moves.arrive(letter, message, now)
+        if here is None:
+            return actions
+        if before is here.session:
+            return actions
+        # What was decided is journalled before anything of it is done.
+        return [*self._orders.do(here, here.member.arrived(), now), *actions]
+
+    def _joins(self, here: Here, message: Join) -> bool:
+        """True if the subsession of a move's new host has, or gets, its place here."""
+        leg, right = here.session.left, here.member.right
+        if leg is None or not isinstance(right, RightMove) or right.id != message.id:
+            return False
+        if right.may_join:
+            self._places.fill(here, leg, message.subsession.reversed)
+        return True
 
     def _leave(self, here: Here, now: float) -> list[Action]:
         """This host is off the session's path: its connections are reset, then all is released."""

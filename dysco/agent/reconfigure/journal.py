@@ -15,13 +15,17 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
-from dysco.agent.events import Reconfigure
+from dysco.agent.events import MoveEnd, Reconfigure
 from dysco.agent.model import Address, FiveTuple
 from dysco.agent.reconfigure.left import LeftAnchor
 from dysco.agent.reconfigure.locking import Lock
 from dysco.agent.reconfigure.member import Role, Route
 from dysco.agent.reconfigure.messages import ReconfigurationId
+from dysco.agent.reconfigure.move_left import LeftMove
+from dysco.agent.reconfigure.move_right import RightMove
 from dysco.agent.reconfigure.right import RightAnchor
+from dysco.agent.reconfigure.source import Source
+from dysco.agent.reconfigure.target import Target
 
 VERSION = 3
 _MODULES = (
@@ -29,12 +33,19 @@ _MODULES = (
     "dysco.agent.reconfigure.locking",
     "dysco.agent.reconfigure.member",
     "dysco.agent.reconfigure.messages",
+    "dysco.agent.reconfigure.move_left",
+    "dysco.agent.reconfigure.move_right",
     "dysco.agent.reconfigure.right",
     "dysco.agent.reconfigure.journal",
+    "dysco.agent.reconfigure.source",
+    "dysco.agent.reconfigure.target",
 )
 _TYPES = {
+    ("dysco.agent.events", "MoveEnd"),
     ("dysco.agent.events", "Reconfigure"),
+    ("dysco.agent.events", "Sides"),
     ("dysco.agent.model", "FiveTuple"),
+    ("dysco.agent.reconfigure.state", "Path"),
     ("ipaddress", "IPv4Address"),
     ("ipaddress", "IPv6Address"),
 }
@@ -49,8 +60,8 @@ class Kept:
     """A session's reconfigurations at one host."""
 
     lock: Lock
-    left: LeftAnchor | None
-    right: RightAnchor | None
+    left: LeftAnchor | LeftMove | None
+    right: RightAnchor | RightMove | None
     routes: dict[ReconfigurationId, Route]
     finished_right: dict[int, int]
     number: int
@@ -62,10 +73,12 @@ class Kept:
     """The hosts after this one; the device knows only those of the set-up."""
     names: tuple[str, ...] = ()
     """The same, as it is to be when the reconfiguration that begins here is over."""
-    wish: Reconfigure | None = None
+    wish: Reconfigure | MoveEnd | None = None
     """What waits for its turn, or has it and has not begun."""
     hidden: dict[FiveTuple, FiveTuple] = field(default_factory=dict)
     """As in the session."""
+    source: Source | None = None
+    target: Target | None = None
 
 
 class _Reader(pickle.Unpickler):
@@ -75,6 +88,7 @@ class _Reader(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+_WISHES = (Reconfigure, MoveEnd)
 Reduce = Callable[[Any], tuple[Any, tuple[Any, ...]]]
 
 
@@ -82,9 +96,7 @@ def _reducers() -> Iterator[tuple[type, Reduce]]:
     """A class and its fields, got in one go: by itself a dataclass looks them up each time."""
     for module in _MODULES:
         for kind in vars(sys.modules[module]).values():
-            if not isinstance(kind, type) or (
-                kind.__module__ != module and kind is not Reconfigure
-            ):
+            if not isinstance(kind, type) or (kind.__module__ != module and kind not in _WISHES):
                 continue
             if issubclass(kind, Enum):
                 yield kind, _reduce_enum

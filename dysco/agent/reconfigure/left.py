@@ -89,6 +89,16 @@ class Patience:
     """How many may be between their start and their switch at one host; others wait."""
     lease: float = 60.0
     """How long a hop keeps a lock without hearing of it."""
+    hold: float = 0.2
+    """How long a packet is held while state moves; and until the right anchor holds too."""
+    move: float = 2.0
+    """Until the new host has the state, else the move is off."""
+    look: float = 0.002
+    """How often the old host's registers are looked at before its state is copied."""
+    quiet: float = 0.004
+    """How long nothing must have passed there."""
+    leave: float = 0.05
+    """Until it is not waited for any longer: what then comes is dropped, and repeated by TCP."""
 
 
 class LeftAnchor:

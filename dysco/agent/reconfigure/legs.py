@@ -54,8 +54,13 @@ class Legs:
         entry = here.entries[role] = here.fresh(role)
         return [*actions, SetLeg(leg.outbound_key, entry, then=(query,))]
 
-    def set(self, here: Here, role: Role, entry: Entry, now: float) -> list[Action]:
-        """A leg's constants change, and with them which of its subsessions is which."""
+    def set(
+        self, here: Here, role: Role, entry: Entry, now: float, *, keep_spare: bool = False
+    ) -> list[Action]:
+        """A leg's constants change, and with them which of its subsessions is which.
+
+        `keep_spare`: the subsession in the other place stays, though the entry has no new way.
+        """
         leg = here.session_leg(role)
         if leg is None or here.is_over:
             return []
@@ -71,7 +76,7 @@ class Legs:
             if role is Role.LEFT:
                 here.session.chain = here.names
                 self._core.counters[Count.RECONFIGURED] += 1
-        elif entry.new is None:
+        elif entry.new is None and not keep_spare:
             remove = self._places.drop(here, role, now)
         token = entry.new.token if entry.new is not None else None
         second, mappings = self._places.second(leg), self._places.mappings(leg)

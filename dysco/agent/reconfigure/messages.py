@@ -7,6 +7,14 @@ release -->              the old path is not needed any more; <-- ackRelease
 
 revoke? <--> revoked, drained <--> : between the anchors only, directly; hop by hop along the old
 path where that fails. So do cutoffs, which data planes else announce to each other.
+
+
+Of a move, each from one agent straight to another (`move_left`, `move_right`, `source`, `target`):
+
+moveOut L --> X, moveIn X --> Y, join Y --> R      the new path's subsessions
+moveStep L --> R, X, Y; moveDone back              hold, export, switch, settle
+chunk X --> Y, got Y --> X                         the state
+moveFailed --> L                                   why not
 """
 
 from __future__ import annotations
@@ -15,6 +23,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from dysco.agent.events import StateVerb
+from dysco.agent.model import FiveTuple
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import Entry, Registers
@@ -64,6 +74,17 @@ class Deltas:
         )
 
 
+class Change(Enum):
+    """What a reconfiguration does to the segment that it locks."""
+
+    PATH = 0
+    """Another path, with a sequence space and a handshake of its own."""
+    MOVE_BOX = 1
+    """The box in it is replaced by another, which goes on with its state."""
+    MOVE_END = 2
+    """The right anchor's host, where the session ends, goes to another host with its state."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestLock:
     """From the left anchor, to the right."""
@@ -75,6 +96,7 @@ class RequestLock:
     ends: Ends
     along: bool = False
     """A NAT of the network stands on the way: the anchors reach each other along the chain."""
+    change: Change = Change.PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +181,95 @@ class Cutoff:
     """True if the sender has the receiver's."""
 
 
+# Of moves.
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOut:
+    """To the old host: whither its state is to go. Answered by `MoveDone(PREPARE)`, from the end
+    of the new path."""
+
+    id: ReconfigurationId
+    to: int
+    """The new host."""
+    subsession: FiveTuple
+    """From the left anchor to the new host."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveIn:
+    """From the old host to the new one: the session as the old one has it."""
+
+    id: ReconfigurationId
+    facts: bytes
+    """See `facts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """From the new host to the right anchor: the subsession by which it will come."""
+
+    id: ReconfigurationId
+    subsession: FiveTuple
+
+
+class MoveStep(Enum):
+    """What the left anchor asks for during a move."""
+
+    PREPARE = 0
+    """Of all on the new path, by way of `MoveOut`."""
+    HOLD = 1
+    """Of the right anchor: keep what the host sends."""
+    EXPORT = 2
+    """Of the old host: shut the gate, copy the state, send it to the new host; that answers."""
+    SWITCH = 3
+    """Of the right anchor: take the new path, and let go what was held."""
+    SETTLE = 4
+    """Of the new host: it is the session's from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoMove:
+    """From the left anchor: one step."""
+
+    id: ReconfigurationId
+    step: MoveStep
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDone:
+    """To the left anchor: that step is done."""
+
+    id: ReconfigurationId
+    step: MoveStep
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """To the left anchor: a step can't be done; it goes back, if it hasn't decided yet."""
+
+    id: ReconfigurationId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """From the old host to the new one: a piece of what moves."""
+
+    id: ReconfigurationId
+    index: int
+    count: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """From the new host to the old one: which pieces are there, a bit each."""
+
+    id: ReconfigurationId
+    pieces: int
+
+
 Message = (
     RequestLock
     | AckLock
@@ -171,6 +282,14 @@ Message = (
     | AskRevoke
     | Revoked
     | Cutoff
+    | MoveOut
+    | MoveIn
+    | Join
+    | DoMove
+    | MoveDone
+    | MoveFailed
+    | Chunk
+    | Got
 )
 
 
@@ -192,10 +311,20 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class Post:
+    """Send a message to a host; it may be lost."""
+
+    to: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
 class SetEntry:
     """Replace this anchor's entry, in one table write."""
 
     entry: Entry
+    keep_spare: bool = False
+    """The subsession in the leg's other place stays, although the entry has no new way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +385,51 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenWay:
+    """Left anchor of a move: make its first subsession, and tell the old host (`MoveOut`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """What this leg holds goes on its way, in order; then the gate opens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Read a leg's registers; `refresh` is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendFacts:
+    """Old host of a move: tell the new one all of the session (`MoveIn`)."""
+
+    to: int
+    subsession: FiveTuple
+
+
+@dataclass(frozen=True, slots=True)
+class SendState:
+    """Old host of a move: the pieces that the new one has not got."""
+
+    to: int
+    got: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallState:
+    """Ask for something to be done with this host's state of the session."""
+
+    verb: StateVerb
+
+
+@dataclass(frozen=True, slots=True)
+class WakeMove:
+    """As `Wake`, for the old or the new host of a move."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A step of the reconfiguration, for the operator."""
 
@@ -266,6 +440,7 @@ class Report:
 
 Do = (
     Tell
+    | Post
     | SetEntry
     | Latch
     | Revoke
@@ -275,6 +450,13 @@ Do = (
     | CloseHost
     | Wake
     | Report
+    | OpenWay
+    | LetGo
+    | Look
+    | SendFacts
+    | SendState
+    | CallState
+    | WakeMove
 )
 
 

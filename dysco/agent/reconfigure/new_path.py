@@ -15,7 +15,7 @@ from dysco.agent.core import Core
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.events import Action, Announce, Send, SetLeg, Submit
 from dysco.agent.header import Header
-from dysco.agent.model import FiveTuple, MappingKey, OnFailure
+from dysco.agent.model import Address, FiveTuple, MappingKey, OnFailure
 from dysco.agent.reconfigure.control import pack_opening
 from dysco.agent.reconfigure.frames import to_frame
 from dysco.agent.reconfigure.here import Here
@@ -62,15 +62,9 @@ class NewPath:
         if right is None:
             raise SetupError(Count.NO_ADDRESS, f"the right anchor has no IPv{src.version} address")
         stops = (*here.through, right)
-        remove: tuple[MappingKey, ...] = ()
-        if leg.spare is not None and leg.spare.dst != stops[0]:
-            # After a restart: an earlier path's, which the device still had in that place.
-            remove = self._places.drop(here, Role.LEFT, now)
+        remove = self.make_spare(here, leg, stops[0], now)
         spare = leg.spare
-        if spare is None:
-            pair = core.ports.allocate(src, stops[0], now)
-            spare = FiveTuple(src, pair.sport, stops[0], pair.dport)
-            self._places.fill(here, leg, spare)
+        assert spare is not None
         mac = core.interface_for(src, b"").mac
         frame = to_frame(segment, spare, mac, offered=here.offer(Role.LEFT))
         header = Header(
@@ -110,6 +104,21 @@ class NewPath:
             )
             for announced in self.announce(here, role, Submit.ROUTE)
         ]
+
+    def make_spare(self, here: Here, leg: Leg, to: Address, now: float) -> tuple[MappingKey, ...]:
+        """A right leg gets a spare subsession to a host: what has to go for it.
+
+        Raises SetupError.
+        """
+        remove: tuple[MappingKey, ...] = ()
+        if leg.spare is not None and leg.spare.dst != to:
+            # After a restart: an earlier path's, which the device still had in that place.
+            remove = self._places.drop(here, Role.LEFT, now)
+        if leg.spare is None:
+            src = leg.sent.src
+            pair = self._core.ports.allocate(src, to, now)
+            self._places.fill(here, leg, FiveTuple(src, pair.sport, to, pair.dport))
+        return remove
 
     def announce(self, here: Here, role: Role, submit: Submit) -> list[Announce]:
         """The own data plane latches or revokes, and says so."""

@@ -14,15 +14,39 @@ from dataclasses import replace
 
 from dysco.agent.core import Core
 from dysco.agent.counters import SetupError
-from dysco.agent.events import Action, CancelTimer, Keep, Progress, SetLeg, SetTimer, Submit
+from dysco.agent.events import (
+    Action,
+    CancelTimer,
+    Keep,
+    Progress,
+    QueryLeg,
+    SetLeg,
+    SetTimer,
+    StateVerb,
+    Submit,
+)
 from dysco.agent.reconfigure import messages
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.left import LeftState
+from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.means import Means
-from dysco.agent.reconfigure.member import Order, Post, Role
-from dysco.agent.reconfigure.timers import BY_ROLE
+from dysco.agent.reconfigure.member import Order, Role
+from dysco.agent.reconfigure.move_left import MoveState
+from dysco.agent.reconfigure.state import Gate
+from dysco.agent.reconfigure.timers import BY_ROLE, Timer
+from dysco.agent.record import RecordError
 
-_BEGUN = {state.value for state in (LeftState.DRAINING, LeftState.FINISHED, LeftState.FAILED)}
+_BEGUN = {
+    state.value
+    for state in (
+        LeftState.DRAINING,
+        LeftState.FINISHED,
+        LeftState.FAILED,
+        MoveState.RELEASING,
+        MoveState.FINISHED,
+        MoveState.FAILED,
+    )
+}
 _ASKING = {
     state.value
     for state in (
@@ -48,6 +72,8 @@ class Orders:
         self._given_up = means.given_up
         self._to_host = means.to_host
         self._pace = means.pace
+        self._holds = means.holds
+        self._moves = means.moves
 
     def do(self, here: Here, orders: Sequence[Order], now: float) -> list[Action]:
         """Journal what was decided, then do it; forget the session if it is over."""
@@ -68,16 +94,18 @@ class Orders:
         for index, order in enumerate(orders):
             role, what = order.role, order.what
             if isinstance(what, messages.SetEntry):
-                entry = self._legs.set(here, role, what.entry, now)
+                entry = self._legs.set(here, role, what.entry, now, keep_spare=what.keep_spare)
+                if what.entry.gate is Gate.HELD:
+                    entry += self._holds.begin(here, role, now)
                 rest = self._carry_out(here, orders[index + 1 :], now)
                 return actions + _after(entry, rest)
             actions += self._one(here, role, what, now)
         return actions
 
-    def _one(self, here: Here, role: Role, what: messages.Do | Post, now: float) -> list[Action]:
+    def _one(self, here: Here, role: Role, what: messages.Do, now: float) -> list[Action]:
         """What no entry has to come before."""
         match what:
-            case Post(to, message):
+            case messages.Post(to, message):
                 if to == here.number:
                     return self._carry_out(here, here.member.message(to, message), now)
                 return self._mail.post(here, to, message)
@@ -95,11 +123,41 @@ class Orders:
             case messages.WindowUpdate():
                 return self._to_host.window_update(here, role)
             case messages.CloseHost():
-                return self._to_host.close(here, now)
+                return self._close(here, now)
             case messages.Wake():
                 return [self._wake(here, role, what)]
             case messages.Report():
                 return self._report(here, role, what, now)
+            case _:
+                return self._of_move(here, role, what, now)
+
+    def _of_move(self, here: Here, role: Role, what: messages.Do, now: float) -> list[Action]:
+        """What a move alone needs."""
+        member = here.member
+        match what:
+            case messages.LetGo():
+                return self._holds.let_go(here, role, now)
+            case messages.OpenWay():
+                try:
+                    return self._moves.open_way(here, now)
+                except SetupError as error:
+                    return self._carry_out(here, member.cancel(str(error)), now)
+            case messages.WakeMove(after):
+                timer = Timer.MOVE.of(here.session.id)
+                return [SetTimer(timer, after) if after else CancelTimer(timer)]
+            case messages.Look():
+                return [QueryLeg(leg.outbound_key) for _, leg in here.session_legs()]
+            case messages.SendFacts() if member.source is not None:
+                return self._moves.send_facts(here, member.source.id, what)
+            case messages.SendState() if member.source is not None:
+                return self._moves.send_state(here, member.source.id, what)
+            case messages.CallState(StateVerb.IMPORT) if member.target is not None:
+                try:
+                    return self._moves.unload(here, member.target.whole)
+                except RecordError as error:
+                    return self._carry_out(here, member.state_failed(str(error)), now)
+            case messages.CallState(verb):
+                return self._moves.call(here, verb)
             case _:
                 return []
 
@@ -108,6 +166,14 @@ class Orders:
         if not wake.after:
             return CancelTimer(timer)
         return SetTimer(timer, wake.after if wake.exactly else self._pace.patient(wake.after))
+
+    def _close(self, here: Here, now: float) -> list[Action]:
+        """This host is off the session's path."""
+        if here.member.lock.state is not LockState.GONE or here.session.right is None:
+            # It was its end, or it never became a part of it: nobody is to pass here any more.
+            here.member.lock.state = LockState.GONE
+            here.is_released = True
+        return self._to_host.close(here, now)
 
     def _report(self, here: Here, role: Role, report: messages.Report, now: float) -> list[Action]:
         """An anchor's state changed."""

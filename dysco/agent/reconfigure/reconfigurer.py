@@ -2,6 +2,7 @@
 
     Reconfigure, CancelReconfiguration --> wishes ----.
     control datagrams                  --> inbox -----|
+    the host's own state               --> state_results
     SYNs with an opening, handshakes   --> handshakes |--> Here.member --> orders --> actions
     reports of legs, segments to split --> reports ---|
     the journal                        --> restart ---|
@@ -10,6 +11,7 @@
     orders --> legs --> places              the device's entries, and which subsession is which
            --> mail, new_path, to_host      what is sent to agents, anchors, the host
            --> turns, given_up              whose turn it is; what nobody waits for any more
+           --> holds, moves, state_calls    what waits while state moves, what goes along, the state
 
 Calls go from left to right alone.
 """
@@ -48,6 +50,7 @@ from dysco.agent.reconfigure.member import Role
 from dysco.agent.reconfigure.orders import Orders
 from dysco.agent.reconfigure.reports import Reports
 from dysco.agent.reconfigure.restart import Restart
+from dysco.agent.reconfigure.state_results import StateResults
 from dysco.agent.reconfigure.timers import BY_ROLE, ROLES, Timer
 from dysco.agent.reconfigure.wishes import Wishes
 from dysco.agent.session import Session, State
@@ -67,6 +70,7 @@ class Reconfigurer:
         self._handshakes = Handshakes(core, means, orders)
         self._reports = Reports(core, means, orders)
         self._restart = Restart(core, means, orders)
+        self._state_results = StateResults(core, means, orders)
         core.on_release = self.released
 
     @property
@@ -92,8 +96,7 @@ class Reconfigurer:
 
     def state(self, event: StateDone | StateFailed, now: float) -> list[Action]:
         """What became of a `StateCall`."""
-        self._core.counters[Count.STATE_UNEXPECTED] += 1
-        return []
+        return self._state_results.answer(event, now)
 
     # From other agents.
 
@@ -120,6 +123,10 @@ class Reconfigurer:
         """A host's segment that lies across a cutoff."""
         return self._reports.split(event, segment)
 
+    def held(self, event: PacketIn, segment: packet.Segment, now: float) -> list[Action]:
+        """A host's segment on a leg whose gate holds."""
+        return self._reports.held(event, segment, now)
+
     def report(self, event: LegReport, now: float) -> list[Action]:
         """The registers of a leg."""
         return self._reports.report(event, now)
@@ -142,6 +149,12 @@ class Reconfigurer:
                 return self._means.turns.begin_again(here, now)
             case Timer.ABANDON:
                 return [*self._means.given_up.tell(here), *self._orders.do(here, (), now)]
+            case Timer.MOVE:
+                return self._orders.do(here, here.member.wake_move(), now)
+            case Timer.STATE:
+                return self._state_results.timer(here, now)
+            case Timer.HOLD:
+                return self._means.holds.timer(here, now)
             case Timer.LEASE:
                 return self._lease_over(here, now)
             case Timer.LEFT | Timer.RIGHT:
@@ -183,6 +196,7 @@ class Reconfigurer:
             return []
         here.is_over = True
         here.waiting.clear()
+        self._means.holds.drop(here)
         turns = self._means.turns
         if here.wish is not None:
             actions = turns.withdraw(here, "the session ended", now)
@@ -193,7 +207,7 @@ class Reconfigurer:
         left = here.member.left
         # A left anchor goes on to tell the hops that it is over.
         done = (Timer.LEFT,) if left is None or left.is_over else ()
-        timers = (Timer.LINGER, Timer.LEASE, Timer.RIGHT, *done)
+        timers = (Timer.LINGER, Timer.LEASE, Timer.RIGHT, Timer.MOVE, Timer.HOLD, *done)
         actions += [CancelTimer(timer.of(session.id)) for timer in timers]
         return actions + self._orders.do(here, orders, now)
 

@@ -21,10 +21,11 @@ from dysco.agent.events import (
     PacketIn,
     SplitAt,
 )
+from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import Member, Order, Role
 from dysco.agent.reconfigure.orders import Orders
-from dysco.agent.reconfigure.state import switching
+from dysco.agent.reconfigure.state import Registers, switching
 
 
 class Reports:
@@ -34,6 +35,7 @@ class Reports:
         self._core = core
         self._registry = means.registry
         self._turns = means.turns
+        self._holds = means.holds
         self._orders = orders
 
     def report(self, event: LegReport, now: float) -> list[Action]:
@@ -48,8 +50,10 @@ class Reports:
         actions: list[Action] = []
         for todo in here.waiting.pop(role, []):
             actions += todo(now)
+        actions += self._holds.news(here, role, event.news, now)
         if here.resuming:
             return actions
+        actions += self._orders.do(here, here.member.looked(_all(here)), now)
         orders = _news(here.member, role, event.news) or here.member.refresh(role)
         return actions + self._orders.do(here, orders, now)
 
@@ -64,13 +68,24 @@ class Reports:
         told = core.tell(Level.WARNING, Count.LEG_REFUSED, text)
         role = here.role_of(leg)
         here.waiting.pop(role, None)
+        why, left = f"the device refused: {event.why}", here.member.left
+        if moved := here.member.state_failed(why):
+            return [told, *self._orders.do(here, moved, now)]
         if role is Role.RIGHT:
             # The left anchor hears nothing, and gives up.
             return [told]
-        why, left = f"the device refused: {event.why}", here.member.left
         if self._turns.is_beginning(here) and (left is None or left.is_over):
             return [told, *self._turns.not_begun(here, why, now)]
         return [told, *self._orders.do(here, here.member.cancel(why), now)]
+
+    def held(self, event: PacketIn, segment: packet.Segment, now: float) -> list[Action]:
+        """A host's segment on a leg whose gate holds."""
+        leg = self._core.table.by_emitted.get(segment.tuple)
+        here = self._registry.at(leg)
+        if leg is None or here is None:
+            self._core.counters[Count.UNEXPECTED] += 1
+            return []
+        return self._holds.add(here, here.role_of(leg), segment, event.port, now)
 
     def split(self, event: PacketIn, segment: packet.Segment) -> list[Action]:
         """A host's segment that lies across a cutoff."""
@@ -84,6 +99,11 @@ class Reports:
         if switching(view.entry, view.registers) is not None or cutoff is None:
             cutoff = view.registers.cutoff_out
         return [SplitAt(event.frame, cutoff, event.port)]
+
+
+def _all(here: Here) -> tuple[Registers, ...]:
+    """What is known of all legs: a report replaces it and changes nothing."""
+    return tuple(here.registers[role] for role in Role if role in here.registers)
 
 
 def _news(member: Member, role: Role, news: LegNews) -> list[Order]:

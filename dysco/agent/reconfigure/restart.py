@@ -11,6 +11,8 @@ Until the registers are known, what comes for the session changes nothing: it co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
 
 from dysco.agent.core import Core
 from dysco.agent.counters import Count
@@ -22,11 +24,26 @@ from dysco.agent.reconfigure.legs import linger
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import Role
+from dysco.agent.reconfigure.move_left import MoveState
+from dysco.agent.reconfigure.move_right import JoinState
 from dysco.agent.reconfigure.orders import Orders
 from dysco.agent.reconfigure.right import RightState
+from dysco.agent.reconfigure.state import Gate
 from dysco.agent.reconfigure.timers import BY_ROLE, Timer
 
-_OPENING = frozenset({RightState.LOCKED, RightState.PREPARED})
+_OPENING = frozenset[Enum](
+    {
+        LeftState.CONNECTING,
+        RightState.LOCKED,
+        RightState.PREPARED,
+        MoveState.PREPARING,
+        MoveState.HOLDING,
+        MoveState.MOVING,
+        JoinState.LOCKED,
+        JoinState.JOINED,
+        JoinState.HOLDING,
+    }
+)
 
 
 class Restart:
@@ -75,6 +92,18 @@ class Restart:
             actions += self._places.forget(here, before, now)
             actions += self._resume(here, now)
             self._turns.resume(here)
+        return actions + self._open(now)
+
+    def _open(self, now: float) -> list[Action]:
+        """Gates of moves that nobody knows of any more."""
+        actions: list[Action] = []
+        for here in self._registry.sessions.values():
+            if not here.member.is_idle or here.member.lock.state is LockState.GONE:
+                continue
+            for role, entry in list(here.entries.items()):
+                if entry.gate is not Gate.OPEN:
+                    whole = replace(entry, gate=Gate.OPEN, hold=0)
+                    actions += self._legs.set(here, role, whole, now, keep_spare=True)
         return actions
 
     def _tell_ended(self, number: int, record: bytes) -> list[Action]:
@@ -96,7 +125,10 @@ class Restart:
         member = here.member
         self._places.resume(here)
         if member.is_idle and member.lock.state is not LockState.GONE:
-            return self._let_linger(here)
+            # What a move that is over asked of the host's state may not have been done.
+            moved = member.source or member.target
+            left_over = self._orders.do(here, member.recover(), now) if moved else []
+            return [*self._let_linger(here), *left_over]
         actions: list[Action] = [SetTimer(Timer.LEASE.of(here.session.id), self._patience.lease)]
         waits: set[Role] = set()
         if member.left is not None and not member.left.is_over:
@@ -130,8 +162,7 @@ class Restart:
 def _is_opening(here: Here, role: Role) -> bool:
     """True if the spare is, or may be, of a new path that a reconfiguration still works on."""
     entry, member = here.entries.get(role), here.member
-    if entry is not None and entry.new is not None:
+    if entry is not None and (entry.new is not None or entry.gate is Gate.HELD):
         return True
-    if role is Role.LEFT:
-        return member.left is not None and member.left.state is LeftState.CONNECTING
-    return member.right is not None and member.right.state in _OPENING
+    anchor = member.left if role is Role.LEFT else member.right
+    return anchor is not None and anchor.state in _OPENING

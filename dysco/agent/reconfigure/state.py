@@ -86,6 +86,16 @@ class NewWay:
     windows of the old path are the other host's own."""
 
 
+class Gate(IntEnum):
+    """What a leg lets pass while a session's state moves from one host to another."""
+
+    OPEN = 0
+    HELD = 1
+    """What the host sends goes to its agent, which keeps it for a while; what arrives passes."""
+    SHUT = 2
+    """Nothing passes, in either direction: the state is being copied, or is elsewhere already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One leg's constants, replaced as a whole by one table write."""
@@ -100,6 +110,10 @@ class Entry:
     """Window scale that our host believes its peer to use."""
     jump: int = MAX_JUMP
     """How far one segment may move the tracking."""
+    gate: Gate = Gate.OPEN
+    """Other than OPEN only where there is no new way."""
+    hold: int = 0
+    """Names this time of holding, where `gate` is HELD: even, and never 0."""
 
 
 class Count(Enum):
@@ -115,6 +129,8 @@ class Count(Enum):
     OLD_RESET = "reset_of_the_old_path_swallowed"
     STRADDLES = "segment_across_the_cutoff"
     ANNOUNCEMENT = "announcement_ignored"
+    HELD = "held_while_state_moves"
+    SHUT = "dropped_while_state_moves"
 
 
 @dataclass(slots=True)
@@ -156,6 +172,8 @@ class Registers:
     cutoff_in: int = 0
     last_way: Way = Way.OLD
     """By which the last segment for the host came."""
+    hold: int = 0
+    """`Entry.hold`: that holding is over. One more: something was held since it was asked."""
     counts: Counter[Count] = field(default_factory=Counter)
 
 
@@ -181,6 +199,7 @@ class To(Enum):
     HOST = "host"
     SPLIT = "the agent, which splits it at the cutoff and submits both parts"
     PEER = "the other anchor"
+    HELD = "the agent, which keeps it until the state has moved"
 
 
 def switching(entry: Entry, registers: Registers) -> NewWay | None:

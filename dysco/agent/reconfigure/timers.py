@@ -24,6 +24,13 @@ class Timer(StrEnum):
     ABANDON = "abandon"
     """Hosts of a new path that was given up have not said that they know."""
 
+    MOVE = "move"
+    """The old or the new host of a move says again what it said, or gives up."""
+    STATE = "state"
+    """What was asked of the host's own state has not been answered."""
+    HOLD = "hold"
+    """Segments have been held for as long as may be, or the end of that is not confirmed."""
+
     def of(self, session: int) -> TimerId:
         """This timer of a session."""
         return TimerId(self.value, session)

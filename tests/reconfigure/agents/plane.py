@@ -16,6 +16,7 @@ from dysco.agent.events import (
     Action,
     Announce,
     CancelTimer,
+    EndHold,
     Event,
     HeldLeg,
     Install,
@@ -28,10 +29,12 @@ from dysco.agent.events import (
     Reason,
     Recovered,
     Remove,
+    SeedLeg,
     Send,
     SetLeg,
     SetTimer,
     SplitAt,
+    StateCall,
     Submit,
     Tell,
     TimerFired,
@@ -39,10 +42,10 @@ from dysco.agent.events import (
 )
 from dysco.agent.model import Address, FiveTuple, Host, Mapping, MappingKey, Peer, Policy, Side
 from dysco.agent.packet import ACK, FIN, RST, SYN
-from dysco.agent.reconfigure import arrival, departure, handover, in_band
+from dysco.agent.reconfigure import arrival, departure, gate, handover, in_band
 from dysco.agent.reconfigure.frames import to_frame, to_segment
 from dysco.agent.reconfigure.segment import Segment
-from dysco.agent.reconfigure.state import Announcement, Entry, Registers, To, Way
+from dysco.agent.reconfigure.state import Announcement, Entry, Gate, Registers, To, Way
 from dysco.agent.settings import Settings
 from dysco.agent.trust import TrustGroup
 from tests.reconfigure.simulation.network import Clock
@@ -134,6 +137,7 @@ class Plane:
         self.clock, self.source, self.host = clock, source, host
         self.transmit, self.punt_loss = transmit, punt_loss
         self.deliver: Callable[[Packet], None] = lambda packet: None
+        self.call_state: Callable[[StateCall], None] = lambda call: None
         self.mappings: dict[MappingKey, Mapping] = {}
         self.legs: dict[MappingKey, PlaneLeg] = {}
         self._sending: dict[FiveTuple, Hit] = {}
@@ -192,7 +196,7 @@ class Plane:
 
     # From the host.
 
-    def from_host(self, sent: Packet) -> None:
+    def from_host(self, sent: Packet, *, released: bool = False) -> None:
         ends, segment = sent.ends, sent.segment
         hit, leg = self._sending.get(ends) or self._look_up(Side.OUTBOUND, ends)
         if sent.is_syn:
@@ -203,9 +207,13 @@ class Plane:
         if hit is None or leg is None:
             self.transmit(sent, ends.dst)
             return
-        if segment.flags & (RST | FIN | SYN):
+        out = departure.from_host(leg.entry, leg.registers, segment, released=released)
+        if out and out[0][0] is To.HELD:
+            self.punt(Reason.HELD, sent.frame(self.mac))
+            return
+        if out and segment.flags & (RST | FIN | SYN):
             self.punt(Reason.SENT, sent.frame(self.mac))
-        self._carry(leg, departure.from_host(leg.entry, leg.registers, segment), sent)
+        self._carry(leg, out, sent)
 
     def _look_up(self, side: Side, ends: FiveTuple) -> Hit:
         """What a packet hits, kept until an entry changes: looking takes as long as the rules."""
@@ -279,7 +287,7 @@ class Plane:
             return
         segment = came.segment
         way = Way.OLD if hit.path == leg.entry.path else Way.NEW
-        if way is Way.NEW:
+        if way is Way.NEW and leg.entry.gate is not Gate.SHUT:
             new = leg.entry.new
             before = new is None or leg.registers.latched != new.epoch
             if segment.flags & SYN or (before and not segment.has_content):
@@ -329,14 +337,12 @@ class Plane:
     # Packet-ins.
 
     def punt(self, reason: Reason, frame: Frame, policy: int = 0) -> None:
-        port = HOST_PORT if reason in (Reason.HOST_SYN, Reason.SENT) else NETWORK_PORT
+        hosts = (Reason.HOST_SYN, Reason.SENT, Reason.HELD)
+        port = HOST_PORT if reason in hosts else NETWORK_PORT
         self._punt(PacketIn(reason, port, self.host.id, policy, frame.build()))
 
     def _report(self, leg: PlaneLeg, news: LegNews) -> None:
-        copy = Registers(
-            **{name: getattr(leg.registers, name) for name in Registers.__slots__}  # type: ignore[arg-type]
-        )
-        self._punt(LegReport(leg.key, news, copy))
+        self._punt(LegReport(leg.key, news, _copy(leg.registers)))
 
     def _punt(self, event: Event) -> None:
         # Copies that end a session are its life outside of reconfigurations: not lost here.
@@ -382,6 +388,13 @@ class Plane:
                 leg = self.legs.get(key)
                 if leg is not None:
                     self._report(leg, LegNews(0))
+            case EndHold(key, hold):
+                self._end_hold(key, hold)
+            case SeedLeg(key, registers):
+                if key in self.legs:
+                    self.legs[key].registers = _copy(registers)
+            case StateCall():
+                self.call_state(action)
             case SplitAt(frame, cutoff):
                 for part in _parts(packet.parse(frame), cutoff):
                     self.from_host(part)
@@ -401,8 +414,18 @@ class Plane:
             case Tell():
                 self.told.append(action)
 
+    def _end_hold(self, key: MappingKey, hold: int) -> None:
+        leg = self.legs.get(key)
+        if leg is None:
+            return
+        over = gate.end_hold(leg.entry, leg.registers, hold)
+        self._report(leg, LegNews.HOLD_OVER if over else LegNews.STILL_HELD)
+
     def _send(self, action: Send) -> None:
         frame = action.frame
+        if action.submit is Submit.RELEASED:
+            self.from_host(Packet.of(packet.parse(frame)), released=True)
+            return
         if action.submit is Submit.PORT:
             shown = packet.parse(frame)
             assert shown.dst_mac == self.mac
@@ -475,6 +498,12 @@ class Plane:
         if self.alive and self._timers.get(timer) == number:
             del self._timers[timer]
             self.tell(TimerFired(timer))
+
+
+def _copy(registers: Registers) -> Registers:
+    return Registers(
+        **{name: getattr(registers, name) for name in Registers.__slots__}  # type: ignore[arg-type]
+    )
 
 
 def _parts(frame: Frame, cutoff: int) -> tuple[Packet, Packet]:

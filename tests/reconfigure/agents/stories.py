@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
-from tests.reconfigure.agents.world import Change, Story
+from tests.reconfigure.agents.world import Calls, Change, Story
 from tests.reconfigure.simulation.network import Weather
 from tests.reconfigure.simulation.tcp import Options
 
 BOXES = ("pass", "firewall", "shift", "nat")
 KINDS = ("delete", "insert", "replace", "contend", "row", "crash", "reset", "dead", "cancel")
+MOVES = ("box", "end", "back", "after", "beside", "crash", "reset", "refused", "cancel")
+"""What else happens while state moves from one host to another."""
 
 
 def story(seed: int, kind: str | None = None) -> Story:
@@ -44,6 +47,83 @@ def story(seed: int, kind: str | None = None) -> Story:
         ),
         reset_at=source.random() * 0.08 if kind == "reset" else None,
     )
+
+
+def move(seed: int, kind: str | None = None) -> Story:
+    """The story of a seed, in which state moves; `kind` fixes what else it chooses itself."""
+    source = random.Random(f"move {seed}")
+    chosen = source.choice(MOVES)
+    kind = kind or chosen
+    calm = source.random() < 0.3
+    boxes = {name: source.choice(BOXES) for name in "abd"}
+    chain = tuple("ab"[: source.randint(kind != "end", 2)])
+    at = 0.005 + source.random() * 0.02
+    old = source.choice(chain) if chain else "a"
+    boxes["c"] = boxes[old]
+    whole = ("client", *chain, "server")
+    place = whole.index(old) if chain else 0
+    moves_end = kind == "end" or not chain or source.random() < 0.3
+    hop = Change(at, whole[place - 1], whole[place + 1], ("c",), with_state=True) if chain else None
+    if moves_end or hop is None:
+        hop = Change(at, whole[-2], "server", moves_to="server2")
+    everyone = (*whole, "c", "server2")
+    return Story(
+        boxes=boxes,
+        chain=chain,
+        changes=_around(source, kind, hop, whole, old),
+        sizes=(source.randrange(0, 12000), source.randrange(1500, 12000)),
+        data=Weather() if calm else _weather(source, 0.04 * (kind != "reset")),
+        control=Weather() if calm else _weather(source, 0.2),
+        punt_loss=0.0 if calm else source.choice((0.0, 0.05)),
+        options=_options(source),
+        pause=source.choice((0.001, 0.003, 0.01)),
+        linger=source.choice((0.0, 0.1, 0.3)),
+        crashes=tuple(
+            (source.choice(everyone), source.randrange(1, 50), source.choice((0.01, 0.1, 1.0, 4.0)))
+            for _ in range(source.randint(1, 2) if kind == "crash" else 0)
+        ),
+        reset_at=source.random() * 0.08 if kind == "reset" else None,
+        calls=_calls(source, kind, old if hop.moves_to is None else "server", hop),
+        ends=("server2",),
+    )
+
+
+def _calls(source: random.Random, kind: str, old: str, hop: Change) -> Calls:
+    new = hop.moves_to or "c"
+    # An end that does not thaw is the session's end.
+    other = f"{new} resume" if hop.moves_to is None else f"{old} drop"
+    refused = source.choice((f"{old} export", f"{new} import", f"{old} drop", other))
+    names = frozenset({refused} if kind == "refused" else ())
+    silent = source.random() < 0.5
+    delay = source.choice((0.0, 0.002, 0.02, 0.3))
+    size = source.choice((0, 0, 3000, 60_000))
+    return Calls(delay, frozenset() if silent else names, names if silent else frozenset(), size)
+
+
+def _around(
+    source: random.Random, kind: str, hop: Change, whole: tuple[str, ...], old: str
+) -> tuple[Change, ...]:
+    """A move, and what else is wanted of the session."""
+    later = hop.at + 0.15
+    before = max(0.001, hop.at - 0.004)
+    new = hop.through[0] if hop.through else ""
+    match kind:
+        case "back" if new:
+            return (hop, replace(hop, at=hop.at + 3.0, through=(old,)))
+        case "after" if new:
+            # Numbers that an earlier one translates move along.
+            inside = Change(hop.at, hop.left, old, ("d",))
+            return (inside, replace(hop, at=later, left="d"))
+        case "after":
+            return (replace(hop, moves_to=None, through=("d",)), replace(hop, at=later, left="d"))
+        case "beside":
+            left, right = whole[0], source.choice(whole[1:])
+            other = Change(source.choice((before, hop.at, later)), left, right, ("d",))
+            return (hop, other)
+        case "cancel":
+            return (replace(hop, cancel_after=source.random() * 0.06),)
+        case _:
+            return (hop,)
 
 
 def _changes(

@@ -6,17 +6,28 @@ the network are those of the other simulation.
 
 from __future__ import annotations
 
+import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from ipaddress import IPv4Address, ip_address
 
-from dysco.agent.events import CancelReconfiguration, Idle, Reconfigure, Tell
+from dysco.agent.events import (
+    CancelReconfiguration,
+    Idle,
+    MoveEnd,
+    Reconfigure,
+    StateCall,
+    StateDone,
+    StateFailed,
+    StateVerb,
+    Tell,
+)
 from dysco.agent.model import Address, FiveTuple, Host, Interface, Peer, Policy
 from dysco.agent.options import negotiated, take_tag
-from dysco.agent.packet import ACK, SYN
+from dysco.agent.packet import ACK, RST, SYN
 from dysco.agent.reconfigure.frames import to_frame, to_segment
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import Segment
@@ -50,6 +61,23 @@ class Change:
     right: str
     through: tuple[str, ...] = ()
     cancel_after: float | None = None
+    with_state: bool = False
+    moves_to: str | None = None
+    """The session's end, which is `right`, goes to this host."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How the hosts' own state is handled."""
+
+    delay: float = 0.002
+    """Seconds until a call is answered."""
+    fails: frozenset[str] = frozenset()
+    """Host and verb, as "a export": always refused."""
+    silent: frozenset[str] = frozenset()
+    """Likewise: never answered."""
+    size: int = 0
+    """Bytes that a copy has more than it needs."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +99,9 @@ class Story:
     """Host, after how many actions from the first change on, for how long."""
     reset_at: float | None = None
     nat: Nat = Nat.NONE
+    calls: Calls = Calls()
+    ends: tuple[str, ...] = ()
+    """Hosts that the server may go to."""
     limit: float = 60.0
 
 
@@ -90,6 +121,8 @@ class Application:
     is_open: bool = False
     ends: FiveTuple | None = None
     from_peer: FiveTuple | None = None
+    frozen: bool = False
+    """Its socket's state is copied: it does nothing until it is used again, here or there."""
 
 
 @dataclass
@@ -109,7 +142,8 @@ class World:
         self.nat: NetworkNat | None = None
         self.answers: list[str] = []
         self.was_reset = False
-        names = ["client", *self.story.boxes, "server"]
+        self.ends: dict[str, _EndHost] = {}
+        names = ["client", *self.story.boxes, "server", *self.story.ends]
         for number, name in enumerate(names, start=1):
             self._add(number, name, self.story.boxes.get(name))
         if self.story.nat is not Nat.NONE:
@@ -144,8 +178,9 @@ class World:
         )
         self.planes[name] = self.at[address] = plane
         if kind is not None:
-            self.boxes[name] = _BoxHost(self, plane, kind)
-            plane.deliver = self.boxes[name].receive
+            box = self.boxes[name] = _BoxHost(self, plane, kind)
+            plane.deliver = box.receive
+            plane.call_state = lambda call: self._call(plane, box, call)
 
     def _transmit(self, sender: str, what: Packet | Datagram | bytes, to: Address) -> None:
         if self.nat is not None and (sender == "client" or self._is_hidden(to)):
@@ -183,7 +218,32 @@ class World:
             )
             plane.deliver = partial(self._to_app, app)
             apps.append(app)
+        for name in ("server", *self.story.ends):
+            plane = self.planes[name]
+            end = _EndHost(apps[1], plane, self._to_app)
+            plane.deliver = end.receive
+            plane.call_state = lambda call, p=plane, e=end: self._call(p, e, call)
+            self.ends[name] = end
         return apps[0], apps[1]
+
+    def _call(self, plane: Plane, host: _BoxHost | _EndHost, call: StateCall) -> None:
+        """What whoever handles a host's state does about a call."""
+        calls = self.story.calls
+        name = f"{plane.host.name} {call.verb.value}"
+        if name in calls.silent:
+            return
+        answer: StateDone | StateFailed
+        if name in calls.fails:
+            answer = StateFailed(call.call, call.session, "it does not want to")
+        else:
+            try:
+                state = host.carry_out(call)
+                if call.verb is StateVerb.EXPORT:
+                    state += bytes(calls.size)
+                answer = StateDone(call.call, call.session, state)
+            except LookupError as error:
+                answer = StateFailed(call.call, call.session, str(error))
+        self.clock.after(calls.delay, plane._if_alive, answer, plane._life)
 
     # The TCP handshake, and then the endpoints of the other simulation.
 
@@ -286,13 +346,22 @@ class World:
         endpoint = app.endpoint
         if endpoint is None or endpoint.reset:
             return
+        if app.frozen:
+            self.clock.after(0.001, self._write, app)
+            return
         if app.written < len(app.to_write):
             piece = app.to_write[app.written : app.written + self.source.randrange(1, 500)]
             app.written += len(piece)
             endpoint.write(piece)
             self.clock.after(self.source.random() * self.story.pause, self._write, app)
         else:
-            self.clock.after(self.story.linger, endpoint.close)
+            self.clock.after(self.story.linger, self._close, app)
+
+    def _close(self, app: Application) -> None:
+        if app.frozen:
+            self.clock.after(0.001, self._close, app)
+        elif app.endpoint is not None:
+            app.endpoint.close()
 
     def _read(self, app: Application) -> None:
         assert app.endpoint is not None
@@ -318,7 +387,12 @@ class World:
             self.clock.after(0.05, self._change, change)
             return
         for number in plane.agent.sessions:
-            done = plane.tell(Reconfigure(number, change.right, change.through))
+            wish: Reconfigure | MoveEnd
+            if change.moves_to is not None:
+                wish = MoveEnd(number, change.right, change.moves_to)
+            else:
+                wish = Reconfigure(number, change.right, change.through, change.with_state)
+            done = plane.tell(wish)
             self.answers += [tell.counter for tell in done if isinstance(tell, Tell)]
             if change.cancel_after is not None:
                 self.clock.after(change.cancel_after, self._cancel, plane, number)
@@ -459,6 +533,8 @@ class _BoxHost:
         self.back: FiveTuple | None = None
         self.sends: tuple[FiveTuple, FiveTuple] | None = None
         """Leftwards, and rightwards."""
+        self.is_copied = False
+        """Its state is copied: nothing may pass it."""
         self._shown: Packet | None = None
 
     def _make(self) -> Box:
@@ -477,6 +553,8 @@ class _BoxHost:
     def receive(self, shown: Packet) -> None:
         """What its network stack is given."""
         segment = shown.segment
+        if self.is_copied and not segment.flags & RST:
+            raise ComplaintError(f"{self.plane.host.name}: a segment after the copy")
         if shown.is_syn and shown.ends != self.forward:
             self._begin(shown.ends)
         elif shown.is_syn and isinstance(self.box, Firewall):
@@ -504,10 +582,90 @@ class _BoxHost:
         self.back = out.reversed
         self.sends = (ends.reversed, out)
 
+    def carry_out(self, call: StateCall) -> bytes:
+        """Something with its state of the session. Raises LookupError."""
+        box = self.box
+        match call.verb:
+            case StateVerb.EXPORT:
+                if self.forward is None or self.forward != call.sides.received:
+                    raise LookupError("it knows no such session")
+                self.is_copied = True
+                box.emit = _nobody
+                copy = pickle.dumps((box, self.forward, self.back, self.sends))
+                box.emit = self._emit
+                return copy
+            case StateVerb.IMPORT:
+                self.box, self.forward, self.back, self.sends = pickle.loads(call.state)
+                if self.sends is None or (self.forward, self.sends[1]) != call.sides:
+                    raise LookupError("mappings of another session")
+                self.box.emit = self._emit
+            case StateVerb.RESUME:
+                self.is_copied = False
+            case StateVerb.DROP:
+                self.is_copied = False
+                self.forward = self.back = None
+        return b""
+
     def _emit(self, side: int, segment: Segment) -> None:
         assert self.sends is not None
         assert self._shown is not None
         self.plane.from_host(self._shown.changed(self.sends[side], segment))
+
+
+def _nobody(side: int, segment: Segment) -> None:
+    """Where a copied box sends."""
+
+
+class _EndHost:
+    """A host that the server may be at: its program, its socket, or neither."""
+
+    def __init__(
+        self, app: Application, plane: Plane, show: Callable[[Application, Packet], None]
+    ) -> None:
+        self.app, self.plane = app, plane
+        self.show = partial(show, app)
+        self._waits: Endpoint | None = None
+        self._ends: FiveTuple | None = None
+
+    def receive(self, shown: Packet) -> None:
+        """What its network stack is given."""
+        app = self.app
+        if app.plane is not self.plane:
+            # A socket that is made already, and not thawed; or none at all.
+            return
+        if app.frozen and not shown.segment.flags & RST:
+            raise ComplaintError(f"{self.plane.host.name}: a segment after the copy")
+        self.show(shown)
+
+    def carry_out(self, call: StateCall) -> bytes:
+        """Something with its state of the session. Raises LookupError."""
+        app, ends = self.app, call.sides.received
+        assert ends is not None
+        match call.verb:
+            case StateVerb.EXPORT:
+                if app.plane is not self.plane or app.endpoint is None or app.ends != ends.reversed:
+                    raise LookupError("it knows no such session")
+                app.frozen = True
+                app.endpoint.freeze()
+                return app.endpoint.copy()
+            case StateVerb.IMPORT:
+                assert app.endpoint is not None
+                plane, away = self.plane, ends.reversed
+                self._ends = away
+                self._waits = app.endpoint.revived(
+                    call.state, lambda s: plane.from_host(Packet(away, s))
+                )
+            case StateVerb.RESUME:
+                if self._waits is not None:
+                    app.endpoint, app.plane = self._waits, self.plane
+                    app.ends, app.from_peer = self._ends, ends
+                    self._waits = None
+                if app.plane is self.plane and app.frozen and app.endpoint is not None:
+                    app.frozen = False
+                    app.endpoint.thaw()
+            case StateVerb.DROP:
+                self._waits = None
+        return b""
 
 
 def states(world: World, name: str) -> Sequence[State]:

@@ -8,6 +8,7 @@ wire only.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -109,6 +110,34 @@ class Endpoint:
             self.reset = self.reset_sent = True
             self.timer.stop()
             self._emit(self.top, b"", RST | ACK)
+
+    # A copy of it elsewhere (as TCP_REPAIR makes one).
+
+    def freeze(self) -> None:
+        """Say nothing, whatever happens."""
+        self.timer.stop()
+
+    def copy(self) -> bytes:
+        """All that it knows."""
+        apart = ("clock", "name", "options", "send", "readable", "writable", "ended", "timer")
+        return pickle.dumps({k: v for k, v in self.__dict__.items() if k not in apart})
+
+    def revived(self, copy: bytes, send: Callable[[Segment], None]) -> Endpoint:
+        """The one that a copy was made of, at another host; frozen."""
+        new = object.__new__(Endpoint)
+        new.__dict__.update(self.__dict__)
+        new.__dict__.update(pickle.loads(copy))
+        new.timer = Timer(self.clock, new._timeout)
+        new.send = send
+        return new
+
+    def thaw(self) -> None:
+        """Go on, and say where one is, as Linux does with a probe of the window."""
+        if not self.reset:
+            self._ack()
+            self._output()
+            if self.una < self._limit():
+                self.timer.set(self.rto)
 
     def read(self, limit: int = 1 << 30) -> bytes:
         data = bytes(self.got[self.read_to : self.read_to + limit])

@@ -8,6 +8,7 @@ from dysco.agent.counters import Count
 from tests.reconfigure.agents.stories import KINDS, story
 from tests.reconfigure.agents.world import Change, Story, World
 from tests.reconfigure.simulation.boxes import Firewall
+from tests.reconfigure.simulation.network import Weather
 
 SEEDS = 15
 
@@ -91,3 +92,26 @@ def test_a_restart_does_not_take_an_old_path_for_the_next_new_one(actions: int) 
     tale = Story(boxes, ("a",), changes, sizes=(60_000, 60_000), crashes=(crash,))
     world = World(1, tale).run()
     assert world.planes["a"].agent.counters[Count.RECEIVED] == 1, world.tale()
+
+
+def test_a_lock_is_over_only_when_its_hops_say_so_and_not_a_box_of_the_new_path() -> None:
+    """Such a box, told twice that it is not needed, answers twice."""
+    change = Change(0.02, "client", "server", ("b",))
+    slow = Weather(delay=0.15)
+    world = World(
+        1, Story({"a": "pass", "b": "pass"}, ("a",), (change,), control=slow, linger=30.0)
+    )
+    client, server = world.planes["client"], world.planes["server"]
+
+    def states() -> list[str]:
+        return [step.state for _, step in client.progress]
+
+    while "connecting" not in states():
+        assert world.clock.step()
+    server.outage = 20.0
+    server.crash()
+    while "failed" not in states():
+        assert world.clock.step(), world.tale()
+    assert server.alive, world.tale()
+    assert not world.locked()
+    world.run()

@@ -36,6 +36,7 @@ class GivenUp:
         """The hosts of a new path are told."""
         peers = [self._core.peers.at(address) for address in here.through]
         here.abandoned = {host_number(peer.name): about for peer in peers if peer is not None}
+        here.told = dict(here.abandoned)
         here.tries = 0
         return self.tell(here)
 
@@ -53,11 +54,14 @@ class GivenUp:
 
     @staticmethod
     def is_answer(here: Here, letter: Letter) -> bool:
-        """True if a host of the new path says that it knows; it is told no more."""
+        """True if a host of the new path says that it knows; it is told no more.
+
+        Also if it says so once more, or too late: the lock's end is another matter.
+        """
         message = letter.message
-        if not isinstance(message, AckCancel) or here.abandoned.get(letter.sender) != message.id:
+        if not isinstance(message, AckCancel) or here.told.get(letter.sender) != message.id:
             return False
-        del here.abandoned[letter.sender]
+        here.abandoned.pop(letter.sender, None)
         return True
 
     def note(self, session: int, about: ReconfigurationId) -> None:

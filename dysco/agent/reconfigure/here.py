@@ -56,6 +56,8 @@ class Here:
         """Hosts of a new path that was given up, until they say that they know."""
         self.last: dict[FiveTuple, Numbers] = {}
         """How control messages are numbered on old subsessions that linger."""
+        self.told: dict[int, ReconfigurationId] = {}
+        """The same hosts, those that have said so too."""
         self.tries = 0
         self.asked = 0.0
         """When the left anchor asked what it waits for; 0: for nothing, or only for data."""

@@ -24,6 +24,7 @@ SN_EXPORT struct sn_device *sn_device_new(uint32_t cpu_port, uint32_t drop_port)
     d->cpu.fd = d->other.fd = -1;
     pthread_mutex_init(&d->inject_mutex, NULL);
     pthread_mutex_init(&d->out_mutex, NULL);
+    pthread_mutex_init(&d->ports_mutex, NULL);
     if (sn_ring_init(&d->ring, RING_EVENTS, RING_BYTES) < 0 ||
         sn_ring_init(&d->punts, RING_EVENTS, RING_BYTES) < 0 ||
         sn_burst_init(&d->worker_burst) < 0 || sn_burst_init(&d->inject_burst) < 0)

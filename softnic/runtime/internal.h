@@ -229,6 +229,10 @@ struct sn_ring {
     size_t bytes, max_bytes;
     int closed, woken;
     int fd; /* an eventfd, written to when the ring was empty; -1: none */
+    /* Offered a single event before it is put; 1: done with it. Called with the mutex held. */
+    int (*now)(void *reader, const uint8_t *data, uint32_t len);
+    void *reader;
+    uint64_t last; /* ns, of the last event */
 };
 
 int sn_ring_init(struct sn_ring *r, uint32_t cap, size_t max_bytes);
@@ -236,7 +240,9 @@ void sn_ring_free(struct sn_ring *r);
 void sn_ring_close(struct sn_ring *r);
 /* Room for one event, filled by the caller, then put; NULL when the ring is full. */
 int sn_ring_put(struct sn_ring *r, struct sn_event_rec *e);
-void sn_ring_tell(struct sn_ring *r, int fd);
+/* From now on; a call of `now` that was under way has ended. */
+void sn_ring_tell(struct sn_ring *r, int fd, int (*now)(void *, const uint8_t *, uint32_t),
+                  void *reader);
 struct sn_event_rec *sn_ring_pop(struct sn_ring *r); /* NULL when it is empty */
 struct sn_event_rec *sn_event_new(uint32_t kind, uint32_t id, uint32_t len);
 uint64_t sn_ring_read(struct sn_ring *r, uint8_t *buf, uint64_t cap, int64_t timeout_ns);
@@ -356,6 +362,9 @@ struct sn_device {
     pthread_mutex_t out_mutex; /* packet-outs waiting */
     struct sn_frame *out_queue;
     uint32_t out_head, out_count;
+    int out_busy;      /* somebody runs some of them: others wait, so that they stay in order */
+    uint64_t last_out; /* ns */
+    pthread_mutex_t ports_mutex; /* opening and closing them, and who sends to them besides the worker */
     uint64_t last_care, last_sweep;
 };
 

@@ -39,8 +39,19 @@
 #define SWEEP_NS 100000000ull /* idle time-outs are this exact, at best */
 #define SWEEP_BUDGET 2048u
 #define SEND_TRIES 20
+#define SEND_TRIES_NOW 2 /* of who has more to do than to wait for a queue */
+#define SPARSE_NS 100000ull /* packet-outs this far apart are not worth a thread's wake-up */
 #define WAKE_TAG 0xffffffffu
 #define LINK_TAG 0xfffffffeu
+
+struct sn_tx {
+    struct iovec iov[SN_BURST][3];
+    struct mmsghdr msg[SN_BURST];
+    int tries; /* ms to wait for a full queue */
+};
+
+/* Counters of ports that two threads send to. */
+#define COUNT(counter, n) __atomic_fetch_add(&(counter), (uint64_t)(n), __ATOMIC_RELAXED)
 
 struct sn_io {
     uint8_t *rx;
@@ -48,8 +59,7 @@ struct sn_io {
     struct iovec rx_iov[SN_BURST][2];
     struct mmsghdr rx_msg[SN_BURST];
     uint8_t rx_ctl[SN_BURST][CMSG_SPACE(sizeof(struct tpacket_auxdata))];
-    struct iovec tx_iov[SN_BURST][3];
-    struct mmsghdr tx_msg[SN_BURST];
+    struct sn_tx tx, tx_now; /* of the worker, of a packet-out that does not wait for it */
 };
 
 /* ---- ports ------------------------------------------------------------------------------- */
@@ -114,7 +124,9 @@ static void port_care(struct sn_device *d, struct sn_port *p) {
 }
 
 static void care_for_ports(struct sn_device *d) {
+    pthread_mutex_lock(&d->ports_mutex);
     for (uint32_t i = 0; i < d->n_ports; i++) port_care(d, &d->ports[i]);
+    pthread_mutex_unlock(&d->ports_mutex);
 }
 
 /* The kernel tells of links that come, go, rise and fall; which ones is looked up, not parsed. */
@@ -147,65 +159,72 @@ static enum sn_drop reason_of(int e) {
     }
 }
 
-static void send_all(struct sn_port *p, struct mmsghdr *m, uint32_t n) {
+static void send_all(struct sn_port *p, struct mmsghdr *m, uint32_t n, int most_tries) {
     uint32_t at = 0;
     int tries = 0;
     while (at < n) {
         int sent = sendmmsg(p->fd, m + at, n - at, MSG_DONTWAIT);
         if (sent > 0) {
-            for (uint32_t end = at + (uint32_t)sent; at < end; at++) {
-                p->tx_frames++;
-                p->tx_bytes += m[at].msg_len - sizeof(struct virtio_net_hdr);
-            }
+            uint64_t bytes = 0;
+            for (uint32_t end = at + (uint32_t)sent; at < end; at++)
+                bytes += m[at].msg_len - sizeof(struct virtio_net_hdr);
+            COUNT(p->tx_frames, sent);
+            COUNT(p->tx_bytes, bytes);
             tries = 0;
             continue;
         }
-        if ((errno == EAGAIN || errno == ENOBUFS) && tries++ < SEND_TRIES) {
+        if ((errno == EAGAIN || errno == ENOBUFS) && tries++ < most_tries) {
             struct pollfd f = {.fd = p->fd, .events = POLLOUT};
             poll(&f, 1, 1);
             continue;
         }
-        p->drops[reason_of(errno)]++;
+        COUNT(p->drops[reason_of(errno)], 1);
         at++;
-        tries = SEND_TRIES; /* a full queue is waited for once a burst, not once a frame */
+        tries = most_tries; /* a full queue is waited for once a burst, not once a frame */
     }
 }
 
-static void flush_port(struct sn_device *d, struct sn_port *p, const struct sn_burst *b) {
-    struct sn_io *io = d->io;
+static void flush_port(struct sn_port *p, const struct sn_burst *b, struct sn_tx *tx) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->n_outs; i++) {
         struct sn_out *o = &b->outs[i];
         if (o->port != p->number) continue;
         if (p->fd < 0) {
-            p->drops[SN_DROP_PORT_DOWN]++;
+            COUNT(p->drops[SN_DROP_PORT_DOWN], 1);
             continue;
         }
-        io->tx_iov[n][0] = (struct iovec){&o->vnet, sizeof o->vnet};
-        io->tx_iov[n][1] = (struct iovec){o->head, o->head_len};
-        io->tx_iov[n][2] = (struct iovec){(void *)(uintptr_t)o->payload, o->payload_len};
-        io->tx_msg[n].msg_hdr = (struct msghdr){.msg_iov = io->tx_iov[n], .msg_iovlen = 3};
+        tx->iov[n][0] = (struct iovec){&o->vnet, sizeof o->vnet};
+        tx->iov[n][1] = (struct iovec){o->head, o->head_len};
+        tx->iov[n][2] = (struct iovec){(void *)(uintptr_t)o->payload, o->payload_len};
+        tx->msg[n].msg_hdr = (struct msghdr){.msg_iov = tx->iov[n], .msg_iovlen = 3};
         if (++n == SN_BURST) {
-            send_all(p, io->tx_msg, n);
+            send_all(p, tx->msg, n, tx->tries);
             n = 0;
         }
     }
-    if (n) send_all(p, io->tx_msg, n);
+    if (n) send_all(p, tx->msg, n, tx->tries);
 }
 
-static void flush(struct sn_device *d, struct sn_burst *b) {
+/* Packets go before packet-ins, which may take a way through the server. */
+static void flush(struct sn_device *d, struct sn_burst *b, struct sn_tx *tx) {
     uint64_t seen[SN_MAX_PORTS / 64] = {0};
+    uint32_t punts = 0;
     for (uint32_t i = 0; i < b->n_outs; i++) {
         uint32_t number = b->outs[i].port;
         if (number == d->cpu_port) {
-            sn_punt(d, &b->outs[i]);
+            punts++;
         } else if (number >= SN_MAX_PORTS || !d->by_number[number]) {
             sn_drop(d, number, SN_DROP_NO_PORT);
         } else if (!(seen[number / 64] >> (number % 64) & 1)) {
             seen[number / 64] |= 1ull << (number % 64);
-            flush_port(d, d->by_number[number], b);
+            flush_port(d->by_number[number], b, tx);
         }
     }
+    for (uint32_t i = 0; punts && i < b->n_outs; i++)
+        if (b->outs[i].port == d->cpu_port) {
+            sn_punt(d, &b->outs[i]);
+            punts--;
+        }
 }
 
 /* ---- in ---------------------------------------------------------------------------------- */
@@ -260,54 +279,95 @@ static uint32_t receive(struct sn_device *d, struct sn_port *p, struct sn_frame 
     return out;
 }
 
-static void run(struct sn_device *d, const struct sn_frame *frames, uint32_t n) {
-    struct sn_burst *b = &d->worker_burst;
+static void run(struct sn_device *d, struct sn_burst *b, struct sn_tx *tx,
+                const struct sn_frame *frames, uint32_t n) {
     sn_burst_reset(b, sn_now());
     sn_lock(&d->lock);
     sn_switch(d, b, frames, n);
     sn_unlock(&d->lock);
-    flush(d, b);
+    flush(d, b, tx);
+}
+
+static void count_packet_outs(struct sn_device *d, const struct sn_frame *frames, uint32_t n) {
+    struct sn_port *p = sn_port_of(d, d->cpu_port);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < n; i++) bytes += frames[i].len;
+    COUNT(p->rx_frames, n);
+    COUNT(p->rx_bytes, bytes);
+}
+
+static void wake(struct sn_device *d) {
+    uint64_t one = 1;
+    if (write(d->wake_fd, &one, sizeof one) < 0) return; /* counter full: still readable */
 }
 
 static void take_packet_outs(struct sn_device *d) {
     struct sn_frame frames[SN_BURST];
     uint32_t n = 0;
     pthread_mutex_lock(&d->out_mutex);
-    while (d->out_count && n < SN_BURST) {
+    while (!d->out_busy && d->out_count && n < SN_BURST) {
         frames[n++] = d->out_queue[d->out_head];
         d->out_head = (d->out_head + 1) % OUT_QUEUE;
         d->out_count--;
     }
+    if (n) d->out_busy = 1;
+    pthread_mutex_unlock(&d->out_mutex);
+    if (!n) return;
+    count_packet_outs(d, frames, n);
+    run(d, &d->worker_burst, &d->io->tx, frames, n);
+    for (uint32_t i = 0; i < n; i++) free((void *)(uintptr_t)frames[i].data);
+    pthread_mutex_lock(&d->out_mutex);
+    d->out_busy = 0;
     uint32_t left = d->out_count;
     pthread_mutex_unlock(&d->out_mutex);
-    uint64_t one = 1;
-    if (left && write(d->wake_fd, &one, sizeof one) < 0) return; /* counter full: still readable */
-    if (!n) return;
-    struct sn_port *p = sn_port_of(d, d->cpu_port);
-    for (uint32_t i = 0; i < n; i++) p->rx_frames++, p->rx_bytes += frames[i].len;
-    run(d, frames, n);
-    for (uint32_t i = 0; i < n; i++) free((void *)(uintptr_t)frames[i].data);
+    if (left) wake(d);
 }
 
-int sn_io_packet_out(struct sn_device *d, const uint8_t *data, uint32_t len) {
-    uint8_t *copy = malloc(len ? len : 1);
-    int full = 1;
-    if (copy) memcpy(copy, data, len);
-    pthread_mutex_lock(&d->out_mutex);
-    if (copy && d->out_count < OUT_QUEUE) {
-        d->out_queue[(d->out_head + d->out_count++) % OUT_QUEUE] =
-            (struct sn_frame){.data = copy, .len = len, .port = d->cpu_port};
-        full = 0;
-    } else {
-        sn_drop(d, d->cpu_port, SN_DROP_PACKET_OUT_FULL);
+/* By this thread, where nobody else is at it: 1. `ports` keeps the worker from closing them. */
+static int packet_out_now(struct sn_device *d, const struct sn_frame *f) {
+    if (pthread_mutex_trylock(&d->inject_mutex)) return 0;
+    int free_to = !pthread_mutex_trylock(&d->ports_mutex);
+    if (free_to) {
+        count_packet_outs(d, f, 1);
+        run(d, &d->inject_burst, &d->io->tx_now, f, 1);
+        pthread_mutex_unlock(&d->ports_mutex);
     }
-    pthread_mutex_unlock(&d->out_mutex);
-    if (full) {
+    pthread_mutex_unlock(&d->inject_mutex);
+    return free_to;
+}
+
+static int enqueue(struct sn_device *d, const uint8_t *data, uint32_t len) {
+    uint8_t *copy = malloc(len ? len : 1);
+    if (copy) memcpy(copy, data, len);
+    if (!copy || d->out_count == OUT_QUEUE) {
+        sn_drop(d, d->cpu_port, SN_DROP_PACKET_OUT_FULL);
         free(copy);
         return -1;
     }
-    uint64_t one = 1;
-    return write(d->wake_fd, &one, sizeof one) == sizeof one ? 0 : -1;
+    d->out_queue[(d->out_head + d->out_count++) % OUT_QUEUE] =
+        (struct sn_frame){.data = copy, .len = len, .port = d->cpu_port};
+    return 0;
+}
+
+/* In order. A single one goes at once, by the caller's thread; of many the worker makes bursts. */
+int sn_io_packet_out(struct sn_device *d, const uint8_t *data, uint32_t len) {
+    struct sn_frame f = {.data = data, .len = len, .port = d->cpu_port};
+    int done = 0, rc = 0;
+    pthread_mutex_lock(&d->out_mutex);
+    uint64_t now = sn_now(), since = now - d->last_out;
+    d->last_out = now;
+    if (!d->out_busy && !d->out_count && since >= SPARSE_NS) {
+        d->out_busy = 1; /* who comes now is queued behind it */
+        pthread_mutex_unlock(&d->out_mutex);
+        done = packet_out_now(d, &f);
+        pthread_mutex_lock(&d->out_mutex);
+        d->out_busy = 0;
+    }
+    if (!done) rc = enqueue(d, data, len);
+    int left = d->out_count > 0;
+    pthread_mutex_unlock(&d->out_mutex);
+    if (left) wake(d);
+    return rc;
 }
 
 /* ---- the loop ---------------------------------------------------------------------------- */
@@ -344,7 +404,7 @@ static void *worker(void *arg) {
             }
             struct sn_port *p = &d->ports[ev[i].data.u32];
             uint32_t got = p->fd >= 0 ? receive(d, p, frames) : 0;
-            if (got) run(d, frames, got);
+            if (got) run(d, &d->worker_burst, &d->io->tx, frames, got);
         }
         housekeeping(d);
     }
@@ -372,6 +432,8 @@ int sn_io_start(struct sn_device *d) {
     d->out_queue = calloc(OUT_QUEUE, sizeof *d->out_queue);
     if (!d->io || !d->out_queue || !(d->io->rx = rx_alloc())) return -1;
     io_prepare(d->io);
+    d->io->tx.tries = SEND_TRIES;
+    d->io->tx_now.tries = SEND_TRIES_NOW;
     d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     d->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (d->epoll_fd < 0 || d->wake_fd < 0) return -1;

@@ -41,7 +41,7 @@ int sn_port_up(const struct sn_device *d, uint32_t number) {
 }
 
 void sn_drop(struct sn_device *d, uint32_t port, enum sn_drop why) {
-    sn_port_of(d, port)->drops[why]++;
+    __atomic_fetch_add(&sn_port_of(d, port)->drops[why], 1, __ATOMIC_RELAXED);
 }
 
 const struct sn_group *sn_group_find(const struct sn_groups *g, uint32_t id) {
@@ -465,8 +465,8 @@ void sn_punt(struct sn_device *d, const struct sn_out *o) {
         return;
     }
     struct sn_port *p = sn_port_of(d, d->cpu_port);
-    p->tx_frames++;
-    p->tx_bytes += len;
+    __atomic_fetch_add(&p->tx_frames, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&p->tx_bytes, len, __ATOMIC_RELAXED);
 }
 
 /* ---- idle time-outs ---------------------------------------------------------------------- */

@@ -156,8 +156,10 @@ static void drain(int fd) {
     if (read(fd, &ticks, sizeof ticks) < 0) return; /* nothing in it: just as well */
 }
 
-static void serve_dirty(struct sn_server *s) {
+/* 1 where a connection died of it. */
+static int serve_dirty(struct sn_server *s) {
     struct call *c;
+    int died = 0;
     while ((c = TAILQ_FIRST(&s->dirty))) {
         struct conn *conn = c->conn;
         TAILQ_REMOVE(&s->dirty, c, dirty);
@@ -167,7 +169,20 @@ static void serve_dirty(struct sn_server *s) {
         struct call *next = TAILQ_FIRST(&s->dirty);
         if (next && next->conn == conn) continue;
         if (!conn->dead) conn_flush(conn);
+        died |= conn->dead;
     }
+    return died;
+}
+
+/* The device's thread brings a packet-in while this server's sleeps: it is sent without waking it. */
+static int packet_in_now(void *server, const uint8_t *frame, uint32_t len) {
+    struct sn_server *s = server;
+    if (pthread_mutex_trylock(&s->mutex)) return 0;
+    s->now = sn_now();
+    hot_packet_in(s, frame, len);
+    if (serve_dirty(s)) server_wake(s);
+    pthread_mutex_unlock(&s->mutex);
+    return 1;
 }
 
 static void reap(struct sn_server *s) {
@@ -327,14 +342,14 @@ SN_EXPORT int sn_server_start(struct sn_server *s) {
     watch_listeners(s, EPOLL_CTL_ADD);
     if (pthread_create(&s->thread, NULL, loop, s) != 0) return -1;
     s->started = 1;
-    sn_ring_tell(&s->dev->punts, s->punt_fd); /* packet-ins come here from now on */
+    sn_ring_tell(&s->dev->punts, s->punt_fd, packet_in_now, s); /* packet-ins come from now on */
     return 0;
 }
 
 /* Ends streams that go on after `grace_ns`, and the thread. Takers come back with nothing. */
 SN_EXPORT void sn_server_stop(struct sn_server *s, uint64_t grace_ns) {
     struct conn *c;
-    sn_ring_tell(&s->dev->punts, -1);
+    sn_ring_tell(&s->dev->punts, -1, NULL, NULL);
     if (!s->started) return;
     pthread_mutex_lock(&s->mutex);
     s->stopping = 1;

@@ -23,7 +23,7 @@ from dysco.bench.repeat import alternate
 from dysco.bench.result import Point
 from dysco.bench.sample import Sample, point_of
 from dysco.bench.scale import Scale
-from dysco.bench.tools import Tools
+from dysco.bench.tools import Tools, microseconds
 from dysco.bench.usage import memory_bytes
 from dysco.topo.devices import CPU_PORT, Device, Target, command_path, start_devices
 from dysco.topo.process import Process, ProcessError
@@ -46,6 +46,7 @@ _MANY_FLOWS = 262_144
 _BATCH = 500
 _ETHERTYPE = 0x0800
 _WAIT_S = 5.0
+_NULL_PORT = 9999
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,26 @@ class _Bench:
         told = self.topology.devices.run(self.client("single", count), seconds=120)
         return _middle([ns / 1000 for ns in json.loads(told)["ns"]])
 
+    def alone(self, tools: Tools, count: int, packets: int) -> Sample:
+        """Microseconds that the client takes by itself, of a server that does nothing; median.
+
+        Of a write of one entry, `count` times, or of an answer to a packet-in, `packets` times.
+        """
+        number = next(self.fresh)
+        argv = tools.argv("null", _NULL_PORT, packets)
+        server = self.topology.devices.start(f"null-{number}", argv)
+        server.wait_ready(lambda: "ready" in server.log.read_text(), "it listened")
+        client = [sys.executable, "-m", "dysco.bench.p4client", f"127.0.0.1:{_NULL_PORT}", "1"]
+        if not packets:
+            told = self.topology.devices.run([*client, "single", str(count)], seconds=120)
+            server.stop()
+            return _middle([ns / 1000 for ns in json.loads(told)["ns"]])
+        answerer = self.topology.devices.start(f"alone-{number}", [*client, "answer"])
+        server.wait_ready(lambda: server.log.read_text().endswith("]}\n"), "it was answered", 120)
+        answerer.stop()
+        server.stop()
+        return _middle(microseconds(json.loads(server.log.read_text().splitlines()[-1])))
+
     def punt(self, count: int) -> Sample:
         """Microseconds from a frame into the device, to the client, and back; median."""
         answerer = self.topology.devices.start(f"answer-{next(self.fresh)}", self.client("answer"))
@@ -92,7 +113,6 @@ class _Bench:
 
 def run(tools: Tools, scale: Scale, directory: Path) -> Iterator[Point]:
     """Measure all points. Raises ProcessError."""
-    del tools
     yield from _pipeline(scale)
     with ExitStack() as stack:
         ours = stack.enter_context(_up(Target.SOFTNIC, directory / "softnic"))
@@ -100,6 +120,7 @@ def run(tools: Tools, scale: Scale, directory: Path) -> Iterator[Point]:
         if command_path(Target.BMV2) is not None:
             theirs = stack.enter_context(_up(Target.BMV2, directory / "bmv2"))
         yield from _beside(theirs, ours, scale)
+        yield from _alone(ours, tools, scale)
     yield from _memory(scale, directory / "memory")
     yield from _start(scale, directory / "start")
 
@@ -143,6 +164,18 @@ def _beside(theirs: _Bench | None, ours: _Bench, scale: Scale) -> Iterator[Point
         turns = _turns(scale.repeats, theirs, ours, measure)
         detail = {"baseline is": "bmv2", "measured is": "softnic"}
         yield point_of(NAME, point, unit, turns, detail)
+
+
+def _alone(bench: _Bench, tools: Tools, scale: Scale) -> Iterator[Point]:
+    """What nobody's server can take away: the Python client with one that does nothing."""
+    trips = scale.round_trips
+    for point, count, packets in (
+        ("a single insert", trips, 0),
+        ("packet-in to packet-out", 1, trips),
+    ):
+        samples = [bench.alone(tools, count, packets) for _ in range(scale.repeats)]
+        values = tuple(sample.value for sample in samples)
+        yield Point(NAME, f"{point}, the client alone", "us", values)
 
 
 def _turns(

@@ -11,7 +11,18 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dysco.bench import connect, dent, forward, goodput, memory, plot, proxy_removal, result, target
+from dysco.bench import (
+    connect,
+    dent,
+    fairness,
+    forward,
+    goodput,
+    memory,
+    plot,
+    proxy_removal,
+    result,
+    target,
+)
 from dysco.bench.machine import Machine, this_commit, this_machine
 from dysco.bench.result import Point
 from dysco.bench.scale import Scale
@@ -25,7 +36,7 @@ Run = Callable[[Tools, Scale, Path], Iterator[Point]]
 
 BENCHMARKS: dict[str, Run] = {
     module.NAME: module.run
-    for module in (forward, target, connect, goodput, memory, dent, proxy_removal)
+    for module in (forward, target, fairness, connect, goodput, memory, dent, proxy_removal)
 }
 
 _PROGRAMS = ("nft", "conntrack", "iperf3", "haproxy")

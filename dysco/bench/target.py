@@ -98,10 +98,10 @@ class _Bench:
         answerer.wait_ready(lambda: "ready" in answerer.log.read_text(), "it answered")
         times = []
         with self.topology.hosts["left"].entered():
-            link = _raw_socket(HOST_IFNAME)
+            link = raw_socket(HOST_IFNAME)
         with link:
             for number in range(count):
-                sent = _frame(number, syn=True)
+                sent = frame_of(number, syn=True)
                 start = time.perf_counter_ns()
                 link.send(sent)
                 while link.recv(2048)[:54] != sent[:54]:
@@ -130,7 +130,7 @@ def _pipeline(scale: Scale) -> Iterator[Point]:
     with _plane() as plane:
         filled = 0
         for size in _SIZES if scale.open_sessions >= 10_000 else _SIZES[:2]:
-            plane.write([_insert(number) for number in range(filled, size)])
+            plane.write([insert_of(number) for number in range(filled, size)])
             filled = size
             yield _passes(plane, size, min(size, _FLOWS), scale)
         if filled >= _MANY_FLOWS:
@@ -138,7 +138,7 @@ def _pipeline(scale: Scale) -> Iterator[Point]:
 
 
 def _passes(plane: NativeDataPlane, size: int, flows: int, scale: Scale) -> Point:
-    frames = [_frame(number) for number in random.Random(1).sample(range(size), flows)]
+    frames = [frame_of(number) for number in random.Random(1).sample(range(size), flows)]
     rounds = max(1, 1_000_000 * scale.seconds // len(frames))
     values = []
     for _ in range(scale.repeats):
@@ -216,10 +216,10 @@ def _first_frame(topology: Topology, cache: Path) -> float:
         argv += ["-i", f"{port}@{ifname}"]
     argv += ["--", "--cpu-port", str(CPU_PORT), "--grpc-server-addr", "127.0.0.1:0"]
     with topology.hosts["left"].entered():
-        left = _raw_socket(HOST_IFNAME)
+        left = raw_socket(HOST_IFNAME)
     with topology.hosts["right"].entered():
-        right = _raw_socket(HOST_IFNAME)
-    frame = _frame(0)
+        right = raw_socket(HOST_IFNAME)
+    frame = frame_of(0)
     with left, right:
         right.settimeout(0.002)
         start = time.monotonic()
@@ -259,7 +259,8 @@ def _process_of(device: Device) -> Process:
     return device.process
 
 
-def _raw_socket(ifname: str) -> socket.socket:
+def raw_socket(ifname: str) -> socket.socket:
+    """A socket for IPv4 frames, with a time-out."""
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     opened.bind((ifname, _ETHERTYPE))
     opened.settimeout(_WAIT_S)
@@ -270,14 +271,15 @@ def _session(number: int) -> tuple[int, int, int, int]:
     return 0x0A000000 + number // 60_000, 0x0A010001, 1 + number % 60_000, 80
 
 
-def _insert(number: int) -> Update:
+def insert_of(number: int) -> Update:
+    """The entry of a session."""
     key = struct.pack(">IIHHB", *_session(number), 6)
     params = struct.pack(">IIHHH", 0x0B000001, 0x0C000001, 7, 81, 3)
     entry = Entry(Match(key, b"\xff" * len(key)), "IngressImpl.rewrite", params)
     return Update(Op.INSERT, "IngressImpl.sessions", entry)
 
 
-def _frame(number: int, *, syn: bool = False) -> bytes:
+def frame_of(number: int, *, syn: bool = False) -> bytes:
     """64 bytes with the checksum that nobody looks at, of a session."""
     src, dst, sport, dport = _session(number)
     ip = struct.pack(">BBHHHBBHII", 0x45, 0, 46, 1, 0, 64, 6, 0, src, dst)

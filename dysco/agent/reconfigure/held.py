@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dysco.agent import packet
 from dysco.agent.reconfigure.segment import CWR, FIN, PSH
-from dysco.agent.reconfigure.serial import add
+from dysco.agent.reconfigure.serial import add, diff
 
 
 class Phase(Enum):
@@ -38,6 +38,15 @@ class Hold:
     queue: deque[Held] = field(default_factory=deque)
     size: int = 0
     tries: int = 0
+    ack: int | None = None
+    """The highest ACK that the host sent meanwhile, kept or not."""
+    window: int = 0
+    """What came with it."""
+
+    def saw(self, ack: int, window: int) -> None:
+        """The host sent an ACK."""
+        if self.ack is None or diff(ack, self.ack) >= 0:
+            self.ack, self.window = ack, window
 
 
 def cut(segment: packet.Segment, size: int) -> list[packet.Segment]:

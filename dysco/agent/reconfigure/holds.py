@@ -2,8 +2,8 @@
 
     SetEntry(HELD) --> begin; HELD packet-ins --> a queue: at most MAX_HELD bytes a leg, MAX_ALL at
                                                   this host, `Patience.hold` seconds
-    LetGo --> registers read, so the entry is in --> the queue, in order --> END_HOLD --+
-                            what was held meanwhile, in order <-- something was --------'
+    LetGo --> registers read, so the entry is in --> edges, the queue in order --> END_HOLD --+
+                            what was held meanwhile, in order <-- something was --------------'
                                                      the gate opens <-- nothing was ----'
 
 What is not held any longer is dropped and counted; TCP repeats it, all but a RST, which is kept. A
@@ -19,12 +19,15 @@ from dysco.agent import packet
 from dysco.agent.core import Core
 from dysco.agent.counters import Count
 from dysco.agent.events import Action, EndHold, LegNews, QueryLeg, Send, SetTimer, Submit
+from dysco.agent.reconfigure.frames import to_frame
 from dysco.agent.reconfigure.held import Held, Hold, Phase, cut
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.left import Patience
 from dysco.agent.reconfigure.legs import Legs
 from dysco.agent.reconfigure.member import Role
-from dysco.agent.reconfigure.state import Gate
+from dysco.agent.reconfigure.segment import ACK, Segment
+from dysco.agent.reconfigure.serial import diff
+from dysco.agent.reconfigure.state import MAX_WINDOW, Gate
 from dysco.agent.reconfigure.timers import Timer
 
 MAX_HELD = 4 << 20
@@ -56,6 +59,8 @@ class Holds:
     ) -> list[Action]:
         """The host sent a segment."""
         hold = here.holds.get(role)
+        if hold is not None and segment.flags & ACK:
+            hold.saw(segment.ack, segment.window)
         pieces = [piece.build() for piece in cut(segment, here.ends(role).sends)]
         if hold is not None and hold.phase is Phase.LETTING_GO:
             return [Send(piece, Submit.RELEASED, port) for piece in pieces]
@@ -89,10 +94,38 @@ class Holds:
             hold.phase = Phase.LETTING_GO
             leaves = [Send(held.frame, Submit.RELEASED, held.port) for held in hold.queue]
             self._forget(hold)
-            return [*leaves, *self._ask(here, role, hold, now)]
+            return [*self._edges(here, role, hold), *leaves, *self._ask(here, role, hold, now)]
 
         query = self._legs.with_registers(here, role, go, now)
         return [*query, _timer(here, self._patience.first)]
+
+    def _edges(self, here: Here, role: Role, hold: Hold) -> list[Action]:
+        """An ACK without data: how far the host has sent and got, ahead of all that was held.
+
+        conntrack can't be told the edges of windows: it takes them from the first segment of
+        each direction. Were that a retransmission, it would never believe an ACK of what the old
+        box has let through after it, and neither host would hear the other any more.
+        """
+        leg, view = here.session_leg(role), here.leg(role)
+        registers, entry = view.registers, view.entry
+        if leg is None or registers.fin_sent:
+            return []
+        room = max(0, diff(registers.edge_in, registers.rcv_ack)) >> entry.scale_own
+        ack, window = registers.rcv_ack, min(MAX_WINDOW, room)
+        if hold.ack is not None and diff(hold.ack, ack) > 0:
+            ack, window = hold.ack, hold.window
+        stamps = here.ends(role).timestamps
+        word = Segment(
+            registers.snd_max,
+            ack,
+            ACK,
+            window,
+            tsval=registers.ts_sent if stamps else None,
+            tsecr=registers.ts_given if stamps else 0,
+        )
+        interface = self._core.interface_for(leg.sent.src, b"")
+        frame = to_frame(word, leg.emitted, interface.mac)
+        return [Send(frame.build(), Submit.RELEASED, interface.port)]
 
     def _forget(self, hold: Hold) -> None:
         self._size -= hold.size

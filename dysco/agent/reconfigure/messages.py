@@ -374,6 +374,9 @@ class WindowUpdate:
 class CloseHost:
     """This box is off the session's path: reset both of its connections, entries go with them."""
 
+    forgot: bool = False
+    """True if it has dropped its state of the session: there is nothing to reset."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wake:

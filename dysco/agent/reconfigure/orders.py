@@ -122,8 +122,8 @@ class Orders:
                     return self._carry_out(here, here.member.cancel(str(error)), now)
             case messages.WindowUpdate():
                 return self._to_host.window_update(here, role)
-            case messages.CloseHost():
-                return self._close(here, now)
+            case messages.CloseHost(forgot):
+                return self._close(here, forgot, now)
             case messages.Wake():
                 return [self._wake(here, role, what)]
             case messages.Report():
@@ -167,13 +167,13 @@ class Orders:
             return CancelTimer(timer)
         return SetTimer(timer, wake.after if wake.exactly else self._pace.patient(wake.after))
 
-    def _close(self, here: Here, now: float) -> list[Action]:
+    def _close(self, here: Here, forgot: bool, now: float) -> list[Action]:
         """This host is off the session's path."""
         if here.member.lock.state is not LockState.GONE or here.session.right is None:
             # It was its end, or it never became a part of it: nobody is to pass here any more.
             here.member.lock.state = LockState.GONE
             here.is_released = True
-        return self._to_host.close(here, now)
+        return self._to_host.leave(here) if forgot else self._to_host.close(here, now)
 
     def _report(self, here: Here, role: Role, report: messages.Report, now: float) -> list[Action]:
         """An anchor's state changed."""

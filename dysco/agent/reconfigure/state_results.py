@@ -56,7 +56,7 @@ class StateResults:
             case _ if here.is_over:
                 return self._orders.do(here, (), now)
             case _:
-                close = Order(Role.RIGHT, CloseHost())
+                close = Order(Role.RIGHT, CloseHost(forgot=not result.why))
                 return self._orders.do(here, [close], now)
 
     def _settled(self, here: Here) -> list[Action]:

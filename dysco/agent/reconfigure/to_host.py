@@ -29,9 +29,13 @@ class ToHost:
         empty = Segment(0, 0, 0, 0, tsval=view.registers.ts_sent if stamps else None)
         return [self._send(leg, departure.answer(view.entry, view.registers, empty))]
 
+    def leave(self, here: Here) -> list[Action]:
+        """The box forgot its connections: their entries stay for what is late, and then go."""
+        return [linger(here)]
+
     def close(self, here: Here, now: float) -> list[Action]:
         """Reset the box's connections: exactly where its last ACK was, which conntrack believes."""
-        actions: list[Action] = [linger(here)]
+        actions = self.leave(here)
         for role in Role:
             leg = here.session_leg(role)
             if leg is None:

@@ -25,6 +25,7 @@ from dysco.agent.events import (
     CancelReconfiguration,
     CloseSession,
     Event,
+    FixDeltas,
     Idle,
     InstallFailed,
     LegRefused,
@@ -137,6 +138,8 @@ class Agent:
                 return set_rest_of_chain(core, event)
             case SetUpstream():
                 return set_upstream(core, event)
+            case FixDeltas():
+                return self._reconfigurer.fix_deltas(event)
             case (
                 LegReport()
                 | LegRefused()

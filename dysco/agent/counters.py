@@ -83,6 +83,8 @@ class Count(StrEnum):
 
     CHAIN_SET = "chain_set"
     UPSTREAM_SET = "upstream_set"
+    DELTAS_FIXED = "deltas_fixed"
+    """A middlebox that changed a stream changes it no more."""
     REQUEST_REFUSED = "request_refused"
     """A middlebox or an operator asked for something that can't be."""
     METADATA_UNKNOWN = "metadata_unknown"

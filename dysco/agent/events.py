@@ -262,6 +262,20 @@ class StateFailed:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class FixDeltas:
+    """A middlebox that changed a session's stream passes it on as it is from now on.
+
+    `rightwards`, `leftwards`: bytes that it added in all, less those that it removed, to what goes
+    from the session's initiator, and back. From then on it may be taken out. The answer is one
+    `Tell`: `deltas_fixed`, or `request_refused` with the reason.
+    """
+
+    selector: Selector
+    rightwards: int
+    leftwards: int
+
+
 Event = (
     PacketIn
     | Idle
@@ -272,6 +286,7 @@ Event = (
     | CloseSession
     | SetRestOfChain
     | SetUpstream
+    | FixDeltas
     | LegReport
     | LegRefused
     | Reconfigure

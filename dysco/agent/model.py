@@ -52,6 +52,9 @@ class Host:
     name: str
     kind: str | None
     interfaces: tuple[Interface, ...]
+    changes_stream: bool = False
+    """It may add and remove bytes: it stays on a session's path until it says that it will not any
+    more, and what it did in all (`FixDeltas`)."""
 
     @property
     def is_middlebox(self) -> bool:

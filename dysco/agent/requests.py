@@ -21,23 +21,23 @@ def close_session(core: Core, event: CloseSession, now: float) -> list[Action]:
     """Release a session at an operator's wish."""
     session = core.table.sessions.get(event.session)
     if session is None:
-        return [_refuse(core, f"there is no session {event.session}")]
+        return [refuse(core, f"there is no session {event.session}")]
     told = core.tell(Level.INFO, Count.CLOSED_BY_OPERATOR, f"{session}: closed by an operator")
     return [*core.release(session, Count.CLOSED, now), told]
 
 
 def set_rest_of_chain(core: Core, event: SetRestOfChain) -> list[Action]:
     """A middlebox decides where a session goes next."""
-    session = _find(core, event.selector)
+    session = find_session(core, event.selector)
     if session is None or session.left is None:
-        return [_refuse(core, f"no SYN was delivered here for {_words(event.selector)}")]
+        return [refuse(core, f"no SYN was delivered here for {words(event.selector)}")]
     if session.right is not None:
-        return [_refuse(core, f"{session}: its SYN was sent on already")]
+        return [refuse(core, f"{session}: its SYN was sent on already")]
     received = session.left.emitted.reversed
     try:
         rest = core.peers.resolve(event.chain, received, core.host.name)
     except SetupError as error:
-        return [_refuse(core, f"{session}: {error}")]
+        return [refuse(core, f"{session}: {error}")]
     session.rest = rest
     session.chain = tuple(map(core.peers.name_of, rest))
     text = f"{session}: goes on through {', '.join(session.chain) or 'no more middleboxes'}"
@@ -46,16 +46,16 @@ def set_rest_of_chain(core: Core, event: SetRestOfChain) -> list[Action]:
 
 def set_upstream(core: Core, event: SetUpstream) -> list[Action]:
     """A proxy names the SYN of its own that carries a session on."""
-    session = _find(core, event.selector)
+    session = find_session(core, event.selector)
     if session is None or session.left is None:
-        return [_refuse(core, f"no SYN was delivered here for {_words(event.selector)}")]
+        return [refuse(core, f"no SYN was delivered here for {words(event.selector)}")]
     upstream = event.upstream
     other = core.table.awaited.get(upstream)
     leg = core.table.by_emitted.get(upstream)
     if leg is not None:
         other = leg.session
     if other is not None and other is not session:
-        return [_refuse(core, f"{session}: {upstream} belongs to {other}")]
+        return [refuse(core, f"{session}: {upstream} belongs to {other}")]
     if session.upstream is not None:
         core.table.stop_awaiting(session.upstream, session)
     session.upstream = upstream
@@ -64,7 +64,8 @@ def set_upstream(core: Core, event: SetUpstream) -> list[Action]:
     return [core.tell(Level.INFO, Count.UPSTREAM_SET, text)]
 
 
-def _find(core: Core, selector: Selector) -> Session | None:
+def find_session(core: Core, selector: Selector) -> Session | None:
+    """The session that somebody means."""
     match selector:
         case int():
             return core.table.sessions.get(selector)
@@ -75,7 +76,8 @@ def _find(core: Core, selector: Selector) -> Session | None:
             return leg.session if leg is not None and not leg.is_right else None
 
 
-def _words(selector: Selector) -> str:
+def words(selector: Selector) -> str:
+    """A selector for people."""
     match selector:
         case int():
             return f"session {selector:013x}"
@@ -85,5 +87,6 @@ def _words(selector: Selector) -> str:
             return str(selector)
 
 
-def _refuse(core: Core, why: str) -> Action:
+def refuse(core: Core, why: str) -> Action:
+    """The answer to a request that can't be granted."""
     return core.tell(Level.WARNING, Count.REQUEST_REFUSED, why)

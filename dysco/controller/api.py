@@ -16,13 +16,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from finsy import P4ClientError
 from starlette.exceptions import HTTPException
 
-from dysco.agent.events import Selector, SetRestOfChain, SetUpstream, Tag, Tell
+from dysco.agent.events import FixDeltas, Selector, SetRestOfChain, SetUpstream, Tag, Tell
 from dysco.agent.model import MappingKey
 from dysco.controller.api_models import (
     Answer,
     ChainOut,
     Counters,
     DeviceOut,
+    FixedDeltas,
     NewPolicy,
     PolicyOut,
     Problem,
@@ -234,6 +235,12 @@ def _add_middlebox(app: FastAPI, service: Service) -> None:
     async def set_upstream(host: str, wish: Upstream) -> Answer:
         """A proxy says which connection of its own will carry a session on."""
         event = SetUpstream(_selector(wish), wish.upstream.five_tuple())
+        return _answer(service.tell_agent(host, event))
+
+    @app.post("/v1/middlebox/{host}/deltas", tags=["middlebox"], responses=_WISH_ERRORS)
+    async def fix_deltas(host: str, wish: FixedDeltas) -> Answer:
+        """A middlebox that changed a session's stream passes it on as it is from now on."""
+        event = FixDeltas(_selector(wish), wish.rightwards, wish.leftwards)
         return _answer(service.tell_agent(host, event))
 
 

@@ -298,6 +298,15 @@ class Upstream(SessionChoice):
     upstream: Ends
 
 
+class FixedDeltas(SessionChoice):
+    """What a middlebox added to a session's stream, before it left it as it is."""
+
+    rightwards: int = Field(
+        ge=-(2**31), lt=2**31, description="Bytes added, less those removed, from the initiator."
+    )
+    leftwards: int = Field(ge=-(2**31), lt=2**31, description="Likewise, towards the initiator.")
+
+
 class Answer(_Model):
     """What an agent did."""
 

@@ -152,7 +152,7 @@ def add_reconfigurations(app: FastAPI, service: Service, errors: Errors) -> None
     async def ask(host: str, wish: BoxWish) -> WishOut:
         """A middlebox wants out of a session's chain, or another one beside it.
 
-        Whoever changes the stream itself must pass everything on unchanged before it asks to leave.
+        One that changes the stream says first that it is done (`deltas`).
         """
         whole = service.session(session_number(wish.session))
         delete = [] if wish.insert is not None else [host]

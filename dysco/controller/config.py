@@ -221,6 +221,13 @@ class HostConfig(_Section):
     id: int = Field(default=0, ge=0, le=65535)
     interfaces: tuple[InterfaceConfig, ...] = Field(min_length=1)
     state: StateConfig | None = None
+    changes_stream: bool = False
+
+    @model_validator(mode="after")
+    def _only_boxes_change(self) -> Self:
+        if self.changes_stream and self.kind is None:
+            raise ValueError("changes_stream: an end host changes nothing of what others send")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -252,6 +259,7 @@ class HostConfig(_Section):
             self.name,
             self.kind,
             tuple(Interface(i.port, i.mac, i.addresses) for i in self.interfaces),
+            self.changes_stream,
         )
 
 

@@ -204,6 +204,8 @@ def _device_lines(
         yield f"  port = {spec.port_of(host)}"
         yield f'  mac = "{host.mac}"'
         yield f"  addresses = {_addresses(host)}"
+        if host.changes_stream:
+            yield "  changes_stream = true"
         if host.name in states:
             yield "    [device.host.state]"
             yield from (f"    {k} = {json.dumps(v)}" for k, v in states[host.name].items())

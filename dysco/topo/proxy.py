@@ -13,7 +13,8 @@ from pathlib import Path
 from dysco.topo.namespace import Namespace
 from dysco.topo.process import Process
 
-_PORT = 9000
+PORT = 9000
+"""Where a transparent proxy listens, on its own machine."""
 _MARK = 1
 _TABLE = 100
 _MAX_CONNECTIONS = 4096
@@ -23,7 +24,7 @@ table inet dysco_proxy {{
   chain prerouting {{
     type filter hook prerouting priority mangle; policy accept;
     meta l4proto tcp socket transparent 1 meta mark set {_MARK} accept
-    tcp dport @PORTS tproxy to :{_PORT} meta mark set {_MARK} accept
+    tcp dport @PORTS tproxy to :{PORT} meta mark set {_MARK} accept
   }}
 }}
 """
@@ -64,6 +65,24 @@ _STATES = {
 _VERSIONS = ((4, "0.0.0.0", ""), (6, "[::]", "v6only"))
 
 
+def intercept(namespace: Namespace, ports: tuple[int, ...]) -> None:
+    """What comes for these ports, to whatever address, is for the local socket at `PORT`."""
+    rules = _RULES.replace("@PORTS", "{ " + ", ".join(map(str, ports)) + " }")
+    namespace.run(["nft", "-f", "-"], stdin=rules)
+    for family, everything in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
+        namespace.ip.rule("add", family=family, fwmark=_MARK, table=_TABLE)
+        loopback = namespace.link_index("lo")
+        namespace.ip.route(
+            "add",
+            family=family,
+            type="local",
+            scope="host",
+            dst=everything,
+            oif=loopback,
+            table=_TABLE,
+        )
+
+
 class TransparentProxy:
     """A running HAProxy in a middlebox's namespace."""
 
@@ -71,24 +90,11 @@ class TransparentProxy:
         """Start it for connections to these ports, IPv4 and IPv6. Raises ProcessError."""
         directory.mkdir(parents=True, exist_ok=True)
         self._namespace = namespace
-        rules = _RULES.replace("@PORTS", "{ " + ", ".join(map(str, ports)) + " }")
-        namespace.run(["nft", "-f", "-"], stdin=rules)
-        for family, everything in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0")):
-            namespace.ip.rule("add", family=family, fwmark=_MARK, table=_TABLE)
-            loopback = namespace.link_index("lo")
-            namespace.ip.route(
-                "add",
-                family=family,
-                type="local",
-                scope="host",
-                dst=everything,
-                oif=loopback,
-                table=_TABLE,
-            )
+        intercept(namespace, ports)
         config = directory / "haproxy.cfg"
         text = _CONFIG.format(connections=_MAX_CONNECTIONS)
         for version, everywhere, options in _VERSIONS:
-            text += _FAMILY.format(version=version, any=everywhere, port=_PORT, options=options)
+            text += _FAMILY.format(version=version, any=everywhere, port=PORT, options=options)
         config.write_text(text)
         argv = ["haproxy", "-db", "-f", str(config.resolve())]
         self.process: Process = namespace.start("haproxy", argv)
@@ -105,7 +111,7 @@ class TransparentProxy:
 
     def _listens(self) -> bool:
         """True if it does so for both IP versions."""
-        port = f":{_PORT:04X}"
+        port = f":{PORT:04X}"
         listening = [s for s in self._all_sockets() if s[0].endswith(port) and s[2] == _LISTEN]
         return len(listening) >= len(_VERSIONS)
 

@@ -45,6 +45,8 @@ class HostSpec:
     """Where a host without a device is attached; otherwise its device's router counts."""
     number: int = 2
     mtu: int = 1500
+    changes_stream: bool = False
+    """A middlebox that adds bytes of its own (see header_proxy.py)."""
 
     @property
     def ipv4(self) -> IPv4Address:

@@ -312,10 +312,10 @@ class Evil:
     ("record", "why"),
     [
         (b"", "version missing"),
-        (b"\x02rest", "version 02"),
-        (b"\x03", "damaged"),
-        (b"\x03" + pickle.dumps([1]), "holds a list"),
-        (b"\x03" + pickle.dumps(Evil()), "names builtins.print"),
+        (b"\x03rest", "version 03"),
+        (b"\x04", "damaged"),
+        (b"\x04" + pickle.dumps([1]), "holds a list"),
+        (b"\x04" + pickle.dumps(Evil()), "names builtins.print"),
     ],
 )
 def test_a_record_that_is_none(record: bytes, why: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,8 @@ class Here:
         """Old subsessions whose entries stay for what is still under way."""
         self.abandoned: dict[int, ReconfigurationId] = {}
         """Hosts of a new path that was given up, until they say that they know."""
+        self.fixed: Deltas | None = None
+        """What the host said that it added to the stream; None: nothing, or it is not over."""
         self.last: dict[FiveTuple, Numbers] = {}
         """How control messages are numbered on old subsessions that linger."""
         self.told: dict[int, ReconfigurationId] = {}
@@ -136,11 +138,18 @@ class Here:
         left, right = self.session.left, self.session.right
         if left is None or right is None:
             return Deltas()
-        return Deltas(
+        handshakes = Deltas(
             diff(right.isn, left.isn),
             diff(left.answer_isn, right.answer_isn),
             relays=self.session.relays,
         )
+        return handshakes + self.fixed if self.fixed is not None else handshakes
+
+    def stays(self) -> str:
+        """Why the host can't be taken off the session's path; "": it can."""
+        if not self.core.host.changes_stream or self.fixed is not None:
+            return ""
+        return f"{self.core.host.name!r} changes the stream, and has not said that it is done"
 
     # Legs.
 
@@ -221,6 +230,7 @@ class Here:
             dict(session.hidden),
             member.source,
             member.target,
+            self.fixed,
         )
 
     def restore(self, kept: Kept, record: bytes) -> None:
@@ -231,7 +241,7 @@ class Here:
         member.lock, member.left, member.right = kept.lock, kept.left, kept.right
         member.routes, member.finished_right = kept.routes, kept.finished_right
         member.number, self.through = kept.number, kept.through
-        self.session.hidden = dict(kept.hidden)
+        self.session.hidden, self.fixed = dict(kept.hidden), kept.fixed
         member.source, member.target = kept.source, kept.target
         for party in (member.left, member.right, member.source, member.target):
             if party is not None:

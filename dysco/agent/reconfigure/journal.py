@@ -20,14 +20,14 @@ from dysco.agent.model import Address, FiveTuple
 from dysco.agent.reconfigure.left import LeftAnchor
 from dysco.agent.reconfigure.locking import Lock
 from dysco.agent.reconfigure.member import Role, Route
-from dysco.agent.reconfigure.messages import ReconfigurationId
+from dysco.agent.reconfigure.messages import Deltas, ReconfigurationId
 from dysco.agent.reconfigure.move_left import LeftMove
 from dysco.agent.reconfigure.move_right import RightMove
 from dysco.agent.reconfigure.right import RightAnchor
 from dysco.agent.reconfigure.source import Source
 from dysco.agent.reconfigure.target import Target
 
-VERSION = 3
+VERSION = 4
 _MODULES = (
     "dysco.agent.reconfigure.left",
     "dysco.agent.reconfigure.locking",
@@ -79,6 +79,8 @@ class Kept:
     """As in the session."""
     source: Source | None = None
     target: Target | None = None
+    fixed: Deltas | None = None
+    """What the host said that it added to the stream."""
 
 
 class _Reader(pickle.Unpickler):

@@ -109,6 +109,9 @@ class Surroundings(Protocol):
     def is_end(self) -> bool:
         """True if the session goes no further than this host."""
 
+    def stays(self) -> str:
+        """Why the host can't be taken off the session's path; "": it can."""
+
 
 class Member:
     """One session at one host."""
@@ -455,9 +458,9 @@ class Member:
         return self._end_here(message)
 
     def _why_not_leave(self, sender: int, message: RequestLock, route: Route) -> str:
-        """Why this host's state can't be moved; empty: it can, or shan't."""
+        """Why this host can't go, or its state can't be moved; empty: it can, or went already."""
         if message.change is Change.PATH:
-            return ""
+            return "" if self.lock.holder == message.id else self.here.stays()
         if sender != message.id.left or route.right != message.right:
             return "the anchors are not its neighbours: the state of one box at a time can be moved"
         if self.here.deltas().relays:

@@ -27,6 +27,7 @@ from dysco.agent.events import (
     Action,
     CancelReconfiguration,
     CancelTimer,
+    FixDeltas,
     HeldLeg,
     LegRefused,
     LegReport,
@@ -40,6 +41,7 @@ from dysco.agent.events import (
     TimerId,
 )
 from dysco.agent.header import Header
+from dysco.agent.reconfigure.fixing import Fixing
 from dysco.agent.reconfigure.handshakes import Handshakes
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.inbox import Inbox
@@ -69,6 +71,7 @@ class Reconfigurer:
         self._inbox = Inbox(core, means, orders)
         self._handshakes = Handshakes(core, means, orders)
         self._reports = Reports(core, means, orders)
+        self._fixing = Fixing(core, means)
         self._restart = Restart(core, means, orders)
         self._state_results = StateResults(core, means, orders)
         core.on_release = self.released
@@ -91,6 +94,10 @@ class Reconfigurer:
     def cancel(self, event: CancelReconfiguration, now: float) -> list[Action]:
         """Go back, if that is still possible."""
         return self._wishes.cancel(event, now)
+
+    def fix_deltas(self, event: FixDeltas) -> list[Action]:
+        """This host, which changed a session's stream, will change it no more."""
+        return self._fixing.fix(event)
 
     # From the host, by way of whoever knows its state.
 

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, ip_address
 
 from dysco.agent.events import (
     CancelReconfiguration,
+    FixDeltas,
     Idle,
     MoveEnd,
     Reconfigure,
@@ -35,13 +36,15 @@ from dysco.agent.reconfigure.serial import add
 from dysco.agent.session import State
 from tests.reconfigure.agents.network_nat import NetworkNat
 from tests.reconfigure.agents.plane import Datagram, Frame, Packet, Plane
-from tests.reconfigure.simulation.boxes import Box, ComplaintError, Firewall, Shifter
+from tests.reconfigure.simulation.boxes import Box, ComplaintError, Firewall, Inserter, Shifter
 from tests.reconfigure.simulation.network import Clock, Link, Weather
 from tests.reconfigure.simulation.tcp import Endpoint, Options
 
 CALM = Weather()
 CLIENT_PORT, SERVER_PORT = 33000, 80
 NAT_PORT = 40000
+HEADER = b"PROXY TCP4\r\n"
+"""What a box of kind header puts in front of what goes to the right."""
 
 
 class Nat(Enum):
@@ -85,7 +88,7 @@ class Story:
     """What happens in a world."""
 
     boxes: dict[str, str]
-    """Kinds of all boxes by name: pass, firewall, shift, nat, dead."""
+    """Kinds of all boxes by name: pass, firewall, shift, nat, header, dead."""
     chain: tuple[str, ...]
     changes: tuple[Change, ...]
     sizes: tuple[int, int] = (4000, 4000)
@@ -98,6 +101,8 @@ class Story:
     crashes: tuple[tuple[str, int, float], ...] = ()
     """Host, after how many actions from the first change on, for how long."""
     reset_at: float | None = None
+    fixed_at: float | None = None
+    """When boxes of kind header say that they add nothing more."""
     nat: Nat = Nat.NONE
     calls: Calls = Calls()
     ends: tuple[str, ...] = ()
@@ -168,7 +173,7 @@ class World:
     def _add(self, number: int, name: str, kind: str | None) -> None:
         address = ip_address(f"10.0.0.{number}")
         mac = bytes((2, 0, 0, 0, 0, number))
-        host = Host(1, name, kind, (Interface(1, mac, (address,)),))
+        host = Host(1, name, kind, (Interface(1, mac, (address,)),), kind == "header")
         plane = Plane(
             self.clock,
             self.source,
@@ -205,6 +210,7 @@ class World:
     def _applications(self) -> tuple[Application, Application]:
         sizes = self.story.sizes
         streams = [self.source.randbytes(size) for size in sizes]
+        headers = HEADER * [self.story.boxes[name] for name in self.story.chain].count("header")
         apps = []
         for me, name in enumerate(("client", "server")):
             plane = self.planes[name]
@@ -212,7 +218,7 @@ class World:
                 plane,
                 self.story.options[me],
                 streams[me],
-                streams[1 - me],
+                headers * me + streams[1 - me],
                 self.source.getrandbits(32),
                 self.source.getrandbits(32),
             )
@@ -334,6 +340,8 @@ class World:
             self.clock.after(change.at, self._change, change)
         for name, actions, outage in self.story.crashes:
             self.clock.after(self.story.changes[0].at, self._doom, name, actions, outage)
+        if self.story.fixed_at is not None:
+            self.clock.after(self.story.fixed_at, self._fix)
         if self.story.reset_at is not None:
             self.clock.after(self.story.reset_at, self._abort)
 
@@ -380,6 +388,11 @@ class World:
             raise ComplaintError("a host was reset")
 
     # Reconfigurations.
+
+    def _fix(self) -> None:
+        for box in self.boxes.values():
+            for number in box.plane.agent.sessions if box.kind == "header" else ():
+                box.plane.tell(FixDeltas(number, len(HEADER), 0))
 
     def _change(self, change: Change) -> None:
         plane = self.planes[change.left]
@@ -544,6 +557,8 @@ class _BoxHost:
         elif self.kind == "shift":
             source = self.world.source
             box = Shifter(source.getrandbits(32), source.getrandbits(32))
+        elif self.kind == "header":
+            box = Inserter(HEADER)
         else:
             box = Box()
             box.dead = self.kind == "dead"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from dysco.agent.reconfigure.messages import Deltas
@@ -64,6 +64,38 @@ class Shifter(Box):
 
     def deltas(self) -> Deltas:
         return Deltas(*self.by)
+
+
+class Inserter(Box):
+    """Puts a header in front of what goes to the right, without ending the connection."""
+
+    def __init__(self, header: bytes) -> None:
+        super().__init__()
+        self.header = header
+        self.start: int | None = None
+        """The first byte that goes to the right."""
+        self.has_begun = False
+
+    def receive(self, side: int, segment: Segment) -> None:
+        s, size = segment, len(self.header)
+        if s.flags & SYN and side == LEFT:
+            self.start, self.has_begun = add(s.seq, 1), False
+        elif self.start is not None and side == LEFT:
+            ahead = diff(s.seq, self.start)
+            if ahead == 0 and s.data:
+                self.has_begun = True
+                s = replace(s, data=self.header + s.data)
+            elif ahead > 0 or (self.has_begun and ahead == 0):
+                s = replace(s, seq=add(s.seq, size))
+        elif self.start is not None and s.flags & ACK:
+            acked = add(self.start, max(0, diff(s.ack, self.start) - size))
+            s = replace(s, ack=min(acked, s.ack, key=partial(_from, self.start)))
+            s = replace(s, sack=shift(s.sack, -size))
+        super().receive(side, s)
+
+
+def _from(start: int, number: int) -> int:
+    return diff(number, start)
 
 
 @dataclass

@@ -214,6 +214,9 @@ class Node:
     def is_hidden(self) -> bool:
         return False
 
+    def stays(self) -> str:
+        return ""
+
     def _leg(self, role: Role) -> Leg:
         return self.legs[RIGHT if role is Role.LEFT else LEFT]
 

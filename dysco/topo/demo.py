@@ -26,7 +26,14 @@ from dysco.topo.boxes import Counters
 from dysco.topo.capture import Capture, Frame, write_pcap
 from dysco.topo.controller import Controller, group_key
 from dysco.topo.devices import Target, start_devices
-from dysco.topo.display import Steps, change_table, claims_table, problems_text, way_table
+from dysco.topo.display import (
+    Steps,
+    Throughput,
+    change_table,
+    claims_table,
+    problems_text,
+    way_table,
+)
 from dysco.topo.needs import missing
 from dysco.topo.path import Seen, taps
 from dysco.topo.process import ProcessError
@@ -184,7 +191,9 @@ def play(target: Target, seconds: int, captures: Path | None, console: Console) 
         act = SecondAct(topology, controller, proxy, target)
         with steps.step("curl through HAProxy, which leaves, then a scrubber comes") as say:
             sha256 = web.publish("long", os.urandom(act.size))
-            demo.change, claims = act.play(directory / "got-long", sha256, say)
+            demo.change, claims = act.play(
+                directory / "got-long", sha256, Throughput(console, say, act.mbit * 1.2)
+            )
             demo.claims += claims
         with steps.step("until ended sessions have left the devices"):
             to_the_end(demo)

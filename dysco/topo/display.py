@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,8 @@ from dysco.topo.proof import Claim
 from dysco.topo.second_act import SHOWN_SECONDS, Change
 
 _STEP_WIDTH = 66
+_SHOWN_RATES = 8
+"""Of the last moments, beside a download's rate of now."""
 
 
 class _Seconds(ProgressColumn):
@@ -51,6 +54,42 @@ class Steps:
             task = progress.add_task(_padded(what), total=1)
             yield lambda now: progress.update(task, description=_padded(now))
             progress.update(task, description=_padded(what), completed=1)
+
+
+class Throughput:
+    """What a download does now: one line that is redrawn, or on what is no terminal a line a step.
+
+    156 Mbit/s ▇▇▇▇▆▇▇▇  reconfigure --delete proxy
+    """
+
+    def __init__(self, console: Console, say: Callable[[str], None], top: float) -> None:
+        """`say` redraws; `top`: the rate of a full bar, Mbit/s."""
+        self._console, self._say, self._top = console, say, top
+        self._began = time.monotonic()
+        self._rates: deque[float] = deque(maxlen=_SHOWN_RATES)
+        self._what = ""
+
+    def step(self, what: str) -> None:
+        """What happens now."""
+        self._what = what
+        if self._console.is_terminal:
+            self._draw()
+        else:
+            seconds = time.monotonic() - self._began
+            self._console.print(escape(f"  {seconds:4.1f} s  {self._now():4.0f} Mbit/s  {what}"))
+
+    def rate(self, mbit: float) -> None:
+        """Its throughput, Mbit/s."""
+        self._rates.append(mbit)
+        if self._console.is_terminal:
+            self._draw()
+
+    def _now(self) -> float:
+        return self._rates[-1] if self._rates else 0.0
+
+    def _draw(self) -> None:
+        drawn = bars(list(self._rates), self._top)
+        self._say(f"{self._now():4.0f} Mbit/s {drawn:<{_SHOWN_RATES}}  {self._what}")
 
 
 def _padded(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dysco.topo.controller import Controller
 from dysco.topo.devices import Target
@@ -47,6 +47,16 @@ _EVERY_S = 0.1
 _LIMIT_S = 30.0
 
 
+class Live(Protocol):
+    """Is told of the download while it lasts."""
+
+    def step(self, what: str) -> None:
+        """What happens now."""
+
+    def rate(self, mbit: float) -> None:
+        """Its throughput in the last SHOWN_SECONDS, Mbit/s."""
+
+
 @dataclass(slots=True)
 class Change:
     """What was seen of the download."""
@@ -56,6 +66,13 @@ class Change:
     """Bytes that the client's interface had received, and when (seconds since 1970)."""
     switched: list[float] = field(default_factory=list)
     """When the chain was another one."""
+
+    @property
+    def rate(self) -> float:
+        """Mbit/s in the last SHOWN_SECONDS."""
+        span = self.samples[-round(SHOWN_SECONDS / _EVERY_S) - 1 :]
+        (start, first), (end, last) = span[0], span[-1]
+        return (last - first) * 8 / 1e6 / (end - start) if end > start else 0.0
 
     @property
     def stretches(self) -> list[tuple[float, tuple[str, ...], list[float]]]:
@@ -90,13 +107,16 @@ class SecondAct:
         self._url = f"http://{topology.spec.host('server').ipv4}:{PORT}/long"
 
     @property
+    def mbit(self) -> float:
+        """The rate that the client asks for, Mbit/s."""
+        return self._rate * 8 / 1e6
+
+    @property
     def size(self) -> int:
         """Bytes of the file that must be at the server, as "long"."""
         return self._rate * _SECONDS
 
-    def play(
-        self, file: Path, sha256: str, say: Callable[[str], None]
-    ) -> tuple[Change, list[Claim]]:
+    def play(self, file: Path, sha256: str, live: Live) -> tuple[Change, list[Claim]]:
         """Download it, change its chain twice; what was seen, and what must hold.
 
         Raises DeadlineError where a change doesn't end, ProcessError where curl fails.
@@ -106,23 +126,23 @@ class SecondAct:
         self._client.sysctl(_BUFFER)
         with _download(self._client, self._url, file, self._rate) as fetching:
             change.began = time.time()
-            with _sampled(self._client, change):
+            with _sampled(self._client, change, live.rate):
                 session = self._session()
                 port = int(session["session"]["sport"])
-                say("the download goes through HAProxy ...")
+                live.step("the download goes through HAProxy")
                 self._wait_for(change, _TURNS[0])
-                say("dysco-ctl reconfigure --delete proxy ...")
+                live.step("reconfigure --delete proxy")
                 change.switched.append(self._change(session["id"], delete=["proxy"]))
                 problems += self._expect(session["id"], 1)
-                say("the download goes straight ...")
+                live.step("the download goes straight")
                 wait_until(lambda: not self._proxy.sockets(port), "HAProxy to let go", 5.0)
                 self._wait_for(change, _TURNS[1])
                 before = _packets(self._scrubber)
-                say("dysco-ctl reconfigure --insert scrubber --after client ...")
+                live.step("reconfigure --insert scrubber --after client")
                 wish = {"insert": "scrubber", "after": "client"}
                 change.switched.append(self._change(session["id"], **wish))
                 problems += self._expect(session["id"], 2)
-                say("the download goes through the scrubber ...")
+                live.step("the download goes through the scrubber")
                 passed = fetching.wait(_LIMIT_S)
             if _packets(self._scrubber) - before < self.size * 0.1 / 65_536:
                 problems.append("hardly anything passed the scrubber")
@@ -211,14 +231,15 @@ def _download(namespace: Namespace, url: str, file: Path, rate: int) -> Iterator
 
 
 @contextmanager
-def _sampled(client: Namespace, change: Change) -> Iterator[None]:
-    """What the client received so far, every _EVERY_S."""
+def _sampled(client: Namespace, change: Change, show: Callable[[float], None]) -> Iterator[None]:
+    """What the client received so far, every _EVERY_S; `show` is told the rate."""
     over = threading.Event()
     change.samples.append((time.time(), _received(client)))
 
     def sample() -> None:
         while not over.wait(_EVERY_S):
             change.samples.append((time.time(), _received(client)))
+            show(change.rate)
 
     thread = threading.Thread(target=sample)
     thread.start()

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from dysco.agent.reconfigure import arrival, departure, handover, left, locking, right
-from tests.reconfigure.simulation.boxes import ComplaintError
+from tests.reconfigure.simulation.complaint import ComplaintError
 from tests.reconfigure.simulation.scenarios import scenario
 from tests.reconfigure.simulation.world import World
 
@@ -132,7 +132,7 @@ FAULTS = (
 
 
 @contextmanager
-def _installed(fault: Fault) -> Iterator[None]:
+def installed(fault: Fault) -> Iterator[None]:
     """The module with the fault, wherever its names are used."""
     source = Path(fault.module.__file__ or "").read_text(encoding="utf-8")
     assert source.count(fault.right) == 1, f"{fault.name}: its text is not there any more"
@@ -158,7 +158,7 @@ def _installed(fault: Fault) -> Iterator[None]:
             setattr(module, used, known)
 
 
-def _found_at(fault: Fault) -> int | None:
+def found_at(fault: Fault) -> int | None:
     for seed in range(fault.first, fault.first + SEEDS):
         try:
             World(seed, scenario(seed, fault.kind)).run()
@@ -169,5 +169,5 @@ def _found_at(fault: Fault) -> int | None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_found(fault: Fault) -> None:
-    with _installed(fault):
-        assert _found_at(fault) is not None
+    with installed(fault):
+        assert found_at(fault) is not None

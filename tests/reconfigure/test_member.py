@@ -13,14 +13,14 @@ from dysco.agent.reconfigure.messages import (
     RequestLock,
 )
 from tests.reconfigure.simulation.boxes import RIGHT
-from tests.reconfigure.simulation.network import Clock
+from tests.reconfigure.simulation.network import Clock, Fate
 from tests.reconfigure.simulation.node import Node
 
 
 def test_a_late_request_does_not_turn_the_way_of_its_cancel() -> None:
     """0 asks for a lock up to 2, and cancels; then 2 leaves the chain: it must still hear it."""
     clock, source = Clock(), random.Random(0)
-    nodes = [Node(number, clock, source, 0.0) for number in range(4)]
+    nodes = [Node(number, clock, source, 0.0, Fate()) for number in range(4)]
     hop = nodes[1]
     hop.neighbours = [nodes[0], nodes[2]]
     sent: list[tuple[int, Message]] = []

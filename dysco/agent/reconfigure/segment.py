@@ -7,7 +7,6 @@ wire, unscaled. SYNs go by the control logic and are tracked only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from dysco.agent.reconfigure.serial import add
 
@@ -23,18 +22,18 @@ Block = tuple[int, int]
 class Segment:
     """One segment; sequence numbers in the space of where it is.
 
-    Its fields are final to mypy: made frozen, one takes five times as long to make.
+    Nobody changes one. Not frozen: it would take five times as long to make.
     """
 
-    seq: Final[int]
-    ack: Final[int]
-    flags: Final[int]
-    window: Final[int]
-    data: Final[bytes] = b""
-    sack: Final[tuple[Block, ...]] = ()
-    tsval: Final[int | None] = None
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    data: bytes = b""
+    sack: tuple[Block, ...] = ()
+    tsval: int | None = None
     """None: no timestamps option, and `tsecr` means nothing."""
-    tsecr: Final[int] = 0
+    tsecr: int = 0
 
     @property
     def end(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dysco.agent import packet
 from dysco.agent.agent import Agent
@@ -48,7 +48,7 @@ from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.state import Announcement, Entry, Gate, Registers, To, Way
 from dysco.agent.settings import Settings
 from dysco.agent.trust import TrustGroup
-from tests.reconfigure.simulation.network import Clock
+from tests.reconfigure.simulation.network import Clock, Fate, Mishap
 
 GROUP = TrustGroup("test", b"k" * 32)
 HOST_PORT, NETWORK_PORT = 1, 9
@@ -132,8 +132,11 @@ class Plane:
         host: Host,
         transmit: Callable[[Packet | Datagram | bytes, Address], None],
         *,
+        fate: Fate,
         punt_loss: float = 0.0,
     ) -> None:
+        self.fate = fate
+        self.punts = 0
         self.clock, self.source, self.host = clock, source, host
         self.transmit, self.punt_loss = transmit, punt_loss
         self.deliver: Callable[[Packet], None] = lambda packet: None
@@ -347,7 +350,11 @@ class Plane:
     def _punt(self, event: Event) -> None:
         # Copies that end a session are its life outside of reconfigurations: not lost here.
         is_copy = isinstance(event, PacketIn) and event.reason in (Reason.SENT, Reason.RECEIVED)
-        if is_copy or not self.punt_loss or self.source.random() >= self.punt_loss:
+        lost = not is_copy and bool(self.punt_loss) and self.source.random() < self.punt_loss
+        if not self.fate.by_chance and not is_copy:
+            self.punts += 1
+            lost = self.fate.of(Mishap(f"packet-in {self.host.name}", self.punts, lost)).lost
+        if not lost:
             self.clock.after(PUNT, self._if_alive, event, self._life)
 
     def _if_alive(self, event: Event, life: int) -> None:

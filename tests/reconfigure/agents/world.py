@@ -36,8 +36,9 @@ from dysco.agent.reconfigure.serial import add
 from dysco.agent.session import State
 from tests.reconfigure.agents.network_nat import NetworkNat
 from tests.reconfigure.agents.plane import Datagram, Frame, Packet, Plane
-from tests.reconfigure.simulation.boxes import Box, ComplaintError, Firewall, Inserter, Shifter
-from tests.reconfigure.simulation.network import Clock, Link, Weather
+from tests.reconfigure.simulation.boxes import Box, Firewall, Inserter, Shifter
+from tests.reconfigure.simulation.complaint import ComplaintError
+from tests.reconfigure.simulation.network import Clock, Fate, Link, Mishap, Weather
 from tests.reconfigure.simulation.tcp import Endpoint, Options
 
 CALM = Weather()
@@ -108,6 +109,8 @@ class Story:
     ends: tuple[str, ...] = ()
     """Hosts that the server may go to."""
     limit: float = 60.0
+    mishaps: tuple[Mishap, ...] | None = None
+    """All that goes wrong on the network and with packet-ins; None: as chance has it."""
 
 
 @dataclass
@@ -137,9 +140,12 @@ class World:
     seed: int
     story: Story
     clock: Clock = field(default_factory=Clock)
+    written: bool = False
+    """Write down what goes wrong by chance."""
 
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
+        self.fate = Fate(self.story.mishaps, written=self.written)
         self.planes: dict[str, Plane] = {}
         self.at: dict[Address, Plane] = {}
         self.links: dict[tuple[str, Address, bool], Link] = {}
@@ -179,6 +185,7 @@ class World:
             self.source,
             host,
             partial(self._transmit, name),
+            fate=self.fate,
             punt_loss=0.0,
         )
         self.planes[name] = self.at[address] = plane
@@ -201,7 +208,10 @@ class World:
             if plane is None:
                 return
             weather = self.story.data if is_data else self.story.control
-            link = self.links[key] = Link(self.clock, self.source, weather, plane.arrive)
+            kind = "data" if is_data else "control"
+            where = f"{kind} {sender}-{plane.host.name}"
+            link = Link(self.clock, self.source, weather, plane.arrive, self.fate, where)
+            self.links[key] = link
         link.send(what)
 
     def _is_hidden(self, to: Address) -> bool:

@@ -10,14 +10,11 @@ from dysco.agent.reconfigure.messages import Deltas
 from dysco.agent.reconfigure.sack import shift
 from dysco.agent.reconfigure.segment import ACK, FIN, RST, SYN, Segment
 from dysco.agent.reconfigure.serial import add, diff
+from tests.reconfigure.simulation.complaint import ComplaintError
 from tests.reconfigure.simulation.network import Clock
 from tests.reconfigure.simulation.tcp import Endpoint
 
 LEFT, RIGHT = 0, 1
-
-
-class ComplaintError(AssertionError):
-    """A box saw what no TCP connection does."""
 
 
 class Box:

@@ -15,7 +15,7 @@ from dysco.agent.reconfigure.messages import Do, Message, ReconfigurationId, Req
 from dysco.agent.reconfigure.segment import SYN, Segment
 from dysco.agent.reconfigure.state import Announcement, Entry, Registers, To, Way
 from tests.reconfigure.simulation.boxes import LEFT, RIGHT
-from tests.reconfigure.simulation.network import Clock, Link, Timer, Weather
+from tests.reconfigure.simulation.network import Clock, Fate, Link, Mishap, Timer, Weather
 
 PUNT_DELAY = 0.0005
 
@@ -23,8 +23,11 @@ PUNT_DELAY = 0.0005
 class Hop:
     """The links between two legs, both ways."""
 
-    def __init__(self, clock: Clock, source: random.Random, weather: Weather) -> None:
+    def __init__(
+        self, clock: Clock, source: random.Random, weather: Weather, fate: Fate, name: str
+    ) -> None:
         self.clock, self.source, self.weather = clock, source, weather
+        self.fate, self.name = fate, name
         self.legs: dict[Leg, Link] = {}
         self.ends: list[Leg] = []
         self.instant = False
@@ -32,12 +35,14 @@ class Hop:
     def join(self, left: Leg, right: Leg) -> None:
         """Connect a right leg of one node with a left leg of the next."""
         self.ends = [left, right]
-        for sender, receiver in ((left, right), (right, left)):
+        for sender, receiver, way in ((left, right, "rightwards"), (right, left, "leftwards")):
             self.legs[sender] = Link(
                 self.clock,
                 self.source,
                 self.weather,
                 partial(receiver.arrive, self),
+                self.fate,
+                f"{self.name} {way}",
             )
 
     def send(self, leg: Leg, segment: Segment) -> None:
@@ -164,8 +169,12 @@ class Leg:
 class Node:
     """One host with its agent."""
 
-    def __init__(self, number: int, clock: Clock, source: random.Random, punt_loss: float) -> None:
+    def __init__(
+        self, number: int, clock: Clock, source: random.Random, punt_loss: float, fate: Fate
+    ) -> None:
         self.number = number
+        self.fate = fate
+        self.punts = 0
         self.clock = clock
         self.source = source
         self.punt_loss = punt_loss
@@ -175,7 +184,7 @@ class Node:
         self.neighbours: list[Node | None] = [None, None]
         self.member = Member(number, self, Patience(), source)
         self.timers = {
-            role: Timer(clock, lambda r=role: self._wake(r)) for role in (Role.LEFT, Role.RIGHT)
+            role: Timer(clock, partial(self._wake, role)) for role in (Role.LEFT, Role.RIGHT)
         }
         self.box_deltas: Callable[[], messages.Deltas] = messages.Deltas
         self.off_path: Callable[[Node], None] = lambda node: None
@@ -250,7 +259,11 @@ class Node:
 
     def punt(self, call: Callable[..., None], *args: object) -> None:
         """A packet-in; it may be lost."""
-        if not self.punt_loss or self.source.random() >= self.punt_loss:
+        lost = bool(self.punt_loss) and self.source.random() < self.punt_loss
+        if not self.fate.by_chance:
+            self.punts += 1
+            lost = self.fate.of(Mishap(f"packet-in {self.number}", self.punts, lost)).lost
+        if not lost:
             self.clock.after(PUNT_DELAY, self._if_alive, call, args)
 
     def _if_alive(self, call: Callable[..., None], args: tuple[object, ...]) -> None:

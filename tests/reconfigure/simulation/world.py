@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -13,16 +14,9 @@ from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import ACK, SYN, Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import Entry
-from tests.reconfigure.simulation.boxes import (
-    LEFT,
-    RIGHT,
-    Box,
-    ComplaintError,
-    Firewall,
-    Proxy,
-    Shifter,
-)
-from tests.reconfigure.simulation.network import Clock, Link, Weather
+from tests.reconfigure.simulation.boxes import LEFT, RIGHT, Box, Firewall, Proxy, Shifter
+from tests.reconfigure.simulation.complaint import ComplaintError
+from tests.reconfigure.simulation.network import Clock, Fate, Link, Mishap, Weather
 from tests.reconfigure.simulation.node import Hop, Leg, Node
 from tests.reconfigure.simulation.tcp import Endpoint, Options
 
@@ -69,6 +63,8 @@ class Scenario:
     """Hosts of the first chain whose controller dies: index, after how many actions, how long."""
     close: bool = True
     limit: float = 60.0
+    mishaps: tuple[Mishap, ...] | None = None
+    """All that goes wrong on the network and with packet-ins; None: as chance has it."""
 
 
 @dataclass
@@ -90,11 +86,13 @@ class World:
     seed: int
     scenario: Scenario
     clock: Clock = field(default_factory=Clock)
-    complaints: list[str] = field(default_factory=list)
+    written: bool = False
+    """Write down what goes wrong by chance."""
 
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
-        self.nodes: list[Node] = []
+        self.fate = Fate(self.scenario.mishaps, written=self.written)
+        self.named: Counter[str] = Counter()
         self.links: dict[tuple[int, int], Link] = {}
         self.hops: list[Hop] = []
         self.anchors: list[tuple[Node, messages.ReconfigurationId]] = []
@@ -106,7 +104,8 @@ class World:
     # Building.
 
     def _node(self) -> Node:
-        node = Node(len(self.everyone), self.clock, self.source, self.scenario.punt_loss)
+        number = len(self.everyone)
+        node = Node(number, self.clock, self.source, self.scenario.punt_loss, self.fate)
         self.everyone.append(node)
         node.send_control = self._control
         node.on_settled = self._settled
@@ -167,8 +166,14 @@ class World:
             )
         return node
 
+    def _hop(self, left: Node, right: Node) -> Hop:
+        name = f"data {left.number}-{right.number}"
+        self.named[name] += 1
+        name += "" if self.named[name] == 1 else f" ({self.named[name]})"
+        return Hop(self.clock, self.source, self.scenario.data, self.fate, name)
+
     def _join(self, left: Node, right: Node) -> Hop:
-        hop = Hop(self.clock, self.source, self.scenario.data)
+        hop = self._hop(left, right)
         hop.join(left.legs[RIGHT], right.legs[LEFT])
         left.legs[RIGHT].old_hop = right.legs[LEFT].old_hop = hop
         left.neighbours[RIGHT], right.neighbours[LEFT] = right, left
@@ -342,7 +347,7 @@ class World:
         stops = [left, *new, right]
         hops = []
         for one, other in pairwise(stops):
-            hop = Hop(self.clock, self.source, self.scenario.data)
+            hop = self._hop(one, other)
             hop.join(one.legs[RIGHT], other.legs[LEFT])
             if one is not left:
                 one.legs[RIGHT].old_hop = hop
@@ -356,8 +361,17 @@ class World:
                 self._scales(leg, left, right)
         opened_at = hops[-1]
         leg, back = left.legs[RIGHT], right.legs[LEFT]
-        leg_peer = Link(self.clock, self.source, self.scenario.control, back.announced)
-        back_peer = Link(self.clock, self.source, self.scenario.control, leg.announced)
+        leg_peer, back_peer = (
+            Link(
+                self.clock,
+                self.source,
+                self.scenario.control,
+                to.announced,
+                self.fate,
+                f"announcement {at.node.number}-{to.node.number}",
+            )
+            for at, to in ((leg, back), (back, leg))
+        )
         about = left.reconfigure(
             right,
             hops[0],
@@ -399,7 +413,12 @@ class World:
         link = self.links.get(key)
         if link is None:
             link = self.links[key] = Link(
-                self.clock, self.source, self.scenario.control, lambda pair: pair[0](*pair[1:])
+                self.clock,
+                self.source,
+                self.scenario.control,
+                lambda pair: pair[0](*pair[1:]),
+                self.fate,
+                f"control {sender.number}-{to}",
             )
         link.send((self.everyone[to].message, sender.number, message))
 

@@ -18,6 +18,10 @@ class Role(StrEnum):
     LOCK = "lock"
     LEFT = "left anchor"
     RIGHT = "right anchor"
+    MOVE = "left anchor of a move"
+    JOIN = "right anchor of a move"
+    SOURCE = "old host of a move"
+    TARGET = "new host of a move"
 
 
 class Event(StrEnum):
@@ -50,6 +54,22 @@ class Event(StrEnum):
     RECOVER = "restart"
     SESSION_OVER = "the session ended"
     PATIENCE = "no answer to the end for too long"
+    # Moves of a session's state: messages, and what a host says of its copy.
+    MOVE_IN = "MoveIn"
+    JOIN = "Join"
+    CHUNKS = "Chunk"
+    MOVE_FAILED = "MoveFailed"
+    DO_HOLD = "DoMove hold"
+    DO_EXPORT = "DoMove export"
+    DO_SWITCH = "DoMove switch"
+    DO_SETTLE = "DoMove settle"
+    DONE_PREPARE = "MoveDone prepare"
+    DONE_HOLD = "MoveDone hold"
+    DONE_EXPORT = "MoveDone export"
+    DONE_SETTLE = "MoveDone settle"
+    QUIET = "all has left"
+    EXPORTED = "the copy is there"
+    IMPORTED = "the copy is taken in"
 
 
 LOCK = ("unlocked", "pending", "locked", "gone")
@@ -74,7 +94,30 @@ RIGHT = (
     "finished",
     "cancelled",
 )
-STATES = {Role.LOCK: LOCK, Role.LEFT: LEFT, Role.RIGHT: RIGHT}
+MOVE = (
+    "none",
+    "locking",
+    "preparing",
+    "holding",
+    "moving",
+    "switching",
+    "releasing",
+    "finished",
+    "cancelling",
+    "failed",
+)
+JOIN = ("none", "locked", "joined", "holding", "switched", "finished", "cancelled")
+SOURCE = ("none", "leaving", "quieting", "exporting", "sending", "gone", "back")
+TARGET = ("none", "arriving", "importing", "imported", "settled", "dropped")
+STATES = {
+    Role.LOCK: LOCK,
+    Role.LEFT: LEFT,
+    Role.RIGHT: RIGHT,
+    Role.MOVE: MOVE,
+    Role.JOIN: JOIN,
+    Role.SOURCE: SOURCE,
+    Role.TARGET: TARGET,
+}
 
 
 class Step(NamedTuple):
@@ -160,17 +203,25 @@ TIMED = _rows(
 )
 """What the code does only where nothing came through for longer than the model's faults last."""
 
-_PREFIX = {Role.LOCK: "U", Role.LEFT: "L", Role.RIGHT: "R"}
+_PREFIX = {
+    Role.LOCK: "U",
+    Role.LEFT: "L",
+    Role.RIGHT: "R",
+    Role.MOVE: "M",
+    Role.JOIN: "J",
+    Role.SOURCE: "S",
+    Role.TARGET: "T",
+}
 
 _MARK = """
 #ifdef COVER
 byte before, cause, after;      /* scratch */
 c_decl {
-static unsigned char cover_seen[3][16][32][16];
+static unsigned char cover_seen[7][16][64][16];
 static void cover_dump(void) {
     int r, f, e, t;
-    for (r = 0; r < 3; r++) for (f = 0; f < 16; f++)
-    for (e = 0; e < 32; e++) for (t = 0; t < 16; t++)
+    for (r = 0; r < 7; r++) for (f = 0; f < 16; f++)
+    for (e = 0; e < 64; e++) for (t = 0; t < 16; t++)
         if (cover_seen[r][f][e][t]) printf("step %d %d %d %d\\n", r, f, e, t);
 }
 static void cover(int r, int f, int e, int t) {

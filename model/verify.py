@@ -33,7 +33,7 @@ SECONDS = 600
 DEPTH = 10_000
 JOBS = 2
 
-LOCKING, PATHS = "locking", "paths"
+LOCKING, PATHS, MOVING = "locking", "paths", "moving"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Run:
             ends = "; the session ends" if d.get("ENDS") else ""
             return f"{d['LOSSES']} lost, {d['REPEATS']} repeated, any order{given_up}{ends}"
         more = [text for name, text in _FAULTS.items() if self.defines.get(name)]
+        if self.defines.get("CRASHES", 0) > 1:
+            more[more.index(_FAULTS["CRASHES"])] = f"{self.defines['CRASHES']} crashes of agents"
         return "; ".join(["any loss, repetition, order; given up", *more])
 
 
@@ -71,6 +73,7 @@ _FAULTS = {
     "CRASHES": "1 crash of an agent",
     "LEASES": "1 lease ends",
     "RESETS": "a host resets",
+    "FAILS": "the copy fails",
 }
 
 
@@ -86,6 +89,12 @@ def _path(name: str, covers: str, sizes: tuple[int, int], **more: int) -> Run:
     quick, endless = bool(more.pop("quick", 0)), bool(more.pop("endless", 0))
     defines = {"BYTES0": sizes[0], "BYTES1": sizes[1]} | more
     return Run(f"paths: {name}", PATHS, defines, covers, quick, endless=endless)
+
+
+def _move(name: str, covers: str, sizes: tuple[int, int], **more: int) -> Run:
+    quick, endless = bool(more.pop("quick", 0)), bool(more.pop("endless", 0))
+    defines = {"BYTES0": sizes[0], "BYTES1": sizes[1]} | more
+    return Run(f"moves: {name}", MOVING, defines, covers, quick, endless=endless)
 
 
 CONFIGURATIONS: tuple[Run, ...] = (
@@ -132,6 +141,13 @@ CONFIGURATIONS: tuple[Run, ...] = (
     _path("in a row, faults", "the same", (1, 0), TURNS=2, CRASHES=1, DEATHS=1),
     _path("in a row, wrap", "the same", (2, 0), TURNS=2, START=14),
     _path("in a row, proxy", "a proxy deleted, then a box inserted", (1, 0), TURNS=2, PROXY=1),
+    _move("no endless run", "every run ends", (1, 0), CRASHES=1, endless=1),
+    _move("box", "replace with state", (2, 1), CRASHES=1, FAILS=1),
+    _move("box, two crashes", "the same", (1, 1), CRASHES=2, quick=1),
+    _move("box, the session ends", "RST at any moment", (1, 1), CRASHES=1, RESETS=1),
+    _move("end", "mobility of an end with its socket", (2, 1), CRASHES=1, FAILS=1, END=1, quick=1),
+    _move("end, two crashes", "the same", (1, 1), CRASHES=2, END=1),
+    _move("end, the session ends", "RST at any moment", (1, 1), CRASHES=1, RESETS=1, END=1),
 )
 
 
@@ -142,6 +158,7 @@ def _bug(name: str, base: str, wrong: str, *, quick: bool = False, **more: int) 
 
 
 SMALL = "paths: transparent, small"
+BOX = "moves: box, two crashes"
 BUGS: tuple[Run, ...] = (
     _bug("UNLOCK", "locks: one box", "a lock is not released", quick=True),
     _bug("LATE_LOCK", "locks: overlapping", "a late request locks again"),
@@ -163,6 +180,14 @@ BUGS: tuple[Run, ...] = (
     _bug("RESTART", SMALL, "a restart forgets what the journal says"),
     _bug("LATE_REQUEST", SMALL, "a late request begins again at the right anchor"),
     _bug("SILENT", SMALL, "a right anchor that gave up does not say so"),
+    _bug("COPY_OPEN", BOX, "the copy is made while packets still pass", quick=True),
+    _bug("DECIDE", BOX, "decided when the copy is sent, and not when it is taken in"),
+    _bug("DROPS_IT", BOX, "the new host drops a copy that may be in use"),
+    _bug("RECOVER_BACK", BOX, "a restart goes back when it is decided"),
+    _bug("OPENS", BOX, "a restart of the old host lets packets pass"),
+    _bug("SWITCH_EARLY", BOX, "the right anchor switches before it is decided"),
+    _bug("KEEPS_HELD", BOX, "what was held stays held when the move is off"),
+    _bug("THAW", "moves: end", "the new end speaks before it is decided"),
 )
 
 

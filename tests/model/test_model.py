@@ -56,7 +56,7 @@ def test_a_bug_is_in_the_model(run: Run) -> None:
 
 def test_every_bug_of_the_model_is_tried() -> None:
     tried = {f"BUG_{run.bug}" for run in BUGS}
-    for model in ("locking", "paths"):
+    for model in ("locking", "paths", "moving"):
         source = (DOCUMENT.parents[1] / "model" / f"{model}.pml").read_text(encoding="utf-8")
         assert {word for word in source.split() if word.startswith("BUG_")} <= tried
 

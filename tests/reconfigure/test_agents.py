@@ -12,7 +12,7 @@ from tests.reconfigure.simulation.boxes import Firewall
 from tests.reconfigure.simulation.network import Weather
 
 SEEDS = 5000
-AT_ONCE = 500
+AT_ONCE = 100
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))

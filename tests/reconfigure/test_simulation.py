@@ -12,7 +12,7 @@ from tests.reconfigure.simulation.tcp import Options
 from tests.reconfigure.simulation.world import Scenario, Step, World
 
 SEEDS = 5000
-AT_ONCE = 500
+AT_ONCE = 100
 ROOMY = (Options(buffer=20000), Options(buffer=20000))
 
 

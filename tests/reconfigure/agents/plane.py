@@ -345,7 +345,7 @@ class Plane:
         self._punt(PacketIn(reason, port, self.host.id, policy, frame.build()))
 
     def _report(self, leg: PlaneLeg, news: LegNews) -> None:
-        self._punt(LegReport(leg.key, news, _copy(leg.registers)))
+        self._punt(LegReport(leg.key, news, replace(leg.registers)))
 
     def _punt(self, event: Event) -> None:
         # Copies that end a session are its life outside of reconfigurations: not lost here.
@@ -399,7 +399,7 @@ class Plane:
                 self._end_hold(key, hold)
             case SeedLeg(key, registers):
                 if key in self.legs:
-                    self.legs[key].registers = _copy(registers)
+                    self.legs[key].registers = replace(registers)
             case StateCall():
                 self.call_state(action)
             case SplitAt(frame, cutoff):
@@ -505,12 +505,6 @@ class Plane:
         if self.alive and self._timers.get(timer) == number:
             del self._timers[timer]
             self.tell(TimerFired(timer))
-
-
-def _copy(registers: Registers) -> Registers:
-    return Registers(
-        **{name: getattr(registers, name) for name in Registers.__slots__}  # type: ignore[arg-type]
-    )
 
 
 def _parts(frame: Frame, cutoff: int) -> tuple[Packet, Packet]:

@@ -30,7 +30,7 @@ from dysco.controller.mappings import MappingCodec
 from dysco.controller.neighbours import Neighbours
 from dysco.controller.p4device import DeviceError, P4Device, State
 from dysco.controller.pipeline import Pipeline, Row, RowKey
-from dysco.controller.progress import Chronicle
+from dysco.controller.progress import OVER, Chronicle
 from dysco.controller.routes import Routes, Then
 from dysco.controller.runner import Runner
 from dysco.controller.state_calls import StateCalls
@@ -313,7 +313,8 @@ class Nic:
     def _progress(self, host: int, step: Progress) -> None:
         name = self.runner.agents[host].host.name
         why = f" ({step.why})" if step.why else ""
-        log.info(
+        log.log(
+            logging.INFO if step.state in OVER else logging.DEBUG,
             "host %s: session %013x: %s of reconfiguration %s/%d: %s%s",
             name,
             step.session,

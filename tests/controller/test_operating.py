@@ -179,7 +179,7 @@ def test_limits_are_what_the_code_says() -> None:
         (policies.TABLE_ENTRIES, "all of them {}"),
         (policies.MAX_CHAIN, "at most {} middleboxes"),
         (api.MAX_LIMIT, "at most {} sessions at once"),
-        (grpc_link.MAX_QUEUED, "more than {} were waiting: dropped"),
+        (f"{grpc_link.MAX_QUEUED >> 20} MiB", "more than {} were waiting: dropped"),
         (writer.MAX_WAITING, "more than {} jobs were waiting"),
         (neighbours.MAX_NEIGHBOURS, "more than {} neighbours"),
         (f"{p4device.WRITE_TIMEOUT:g}", "without an answer for {} s"),

@@ -262,17 +262,33 @@ def test_a_journal_that_can_not_be_written_keeps_what_it_was_given(tmp_path: Pat
 
 def test_patience_grows_with_what_answers_take() -> None:
     pace = Pace()
+
+    def answers(seconds: float, times: int) -> None:
+        for _ in range(times):
+            pace.asked("a", 5.0)
+            pace.answered("a", 5.0 + seconds)
+
     assert pace.patient(0.05) == 0.05
-    for _ in range(20):
-        pace.took(0.2)
+    answers(0.2, 20)
     assert 0.2 < pace.patient(0.05) < 0.25, "steady answers: little more than they take"
     assert pace.patient(0.5) == 0.5
-    pace.waited(0.1)
+    pace.asked("a", 0.0)
+    pace.unanswered("a", 0.1)
     assert pace.patient(0.05) < 0.25, "no answer yet, which is nothing new"
-    pace.waited(30.0)
+    pace.unanswered("a", 30.0)
     assert pace.patient(0.05) == LONGEST
-    for _ in range(80):
-        pace.took(0.001)
+    pace.unanswered("b", 99.0)
+    answers(0.001, 80)
+    assert pace.patient(0.05) == 0.05
+
+
+def test_patience_grows_with_how_many_wait() -> None:
+    pace = Pace()
+    for number in range(100):
+        pace.asked(number, 0.0)
+    assert pace.patient(0.05) == pytest.approx(0.4)
+    for number in range(100):
+        pace.answered(number, 0.001)
     assert pace.patient(0.05) == 0.05
 
 

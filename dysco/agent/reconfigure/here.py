@@ -61,8 +61,6 @@ class Here:
         self.told: dict[int, ReconfigurationId] = {}
         """The same hosts, those that have said so too."""
         self.tries = 0
-        self.asked = 0.0
-        """When the left anchor asked what it waits for; 0: for nothing, or only for data."""
         self.is_released = False
         """This host left the chain, and all on the right of it know that the lock is over."""
         self.through: tuple[Address, ...] = ()
@@ -81,6 +79,8 @@ class Here:
         self.cargo: tuple[bytes, ...] = ()
         """What goes to the new host, in pieces."""
         self._kept = b""
+        self._glance: list[object] = []
+        """What the journal has: the last record, and by what to see that it still holds."""
         self.number = host_number(core.host.name)
         self.member = Member(self.number, self, patience, core.random)
 
@@ -201,7 +201,12 @@ class Here:
 
     def keep(self) -> list[Action]:
         """Journals what must survive the agent's death, if it changed."""
-        record = journal.write(self._record())
+        kept = self._record()
+        glance = journal.glance(kept)
+        if glance == self._glance:
+            return []
+        self._glance = glance
+        record = journal.write(kept)
         if record == self._kept:
             return []
         self._kept = record

@@ -85,7 +85,7 @@ class Patience:
     """Until the hops are not told any more that it is over: their lease ends it."""
     keep: float = 10.0
     """How often the hops are told that it goes on."""
-    at_once: int = 8
+    at_once: int = 256
     """How many may be between their start and their switch at one host; others wait."""
     lease: float = 60.0
     """How long a hop keeps a lock without hearing of it."""

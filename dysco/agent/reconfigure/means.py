@@ -31,7 +31,7 @@ class Means:
         self.to_host = ToHost(core, self.legs)
         self.new_path = NewPath(core, self.places)
         self.given_up = GivenUp(core, self.mail, patience)
-        self.turns = Turns(core, self.registry, self.legs, patience)
+        self.turns = Turns(core, self.registry, self.legs, patience, self.pace)
         self.holds = Holds(core, self.legs, patience)
         self.calls = StateCalls(core, patience)
         self.moves = Moves(

@@ -32,6 +32,7 @@ from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.means import Means
 from dysco.agent.reconfigure.member import Order, Role
 from dysco.agent.reconfigure.move_left import MoveState
+from dysco.agent.reconfigure.right import RightState
 from dysco.agent.reconfigure.state import Gate
 from dysco.agent.reconfigure.timers import BY_ROLE, Timer
 from dysco.agent.record import RecordError
@@ -54,9 +55,10 @@ _ASKING = {
         LeftState.CONNECTING,
         LeftState.SWITCHING,
         LeftState.RELEASING,
+        RightState.PREPARED,
     )
 }
-"""In these an answer is on its way, that waits for nothing but agents and devices."""
+"""In these something is on its way that waits for nothing but agents and devices."""
 
 
 class Orders:
@@ -82,6 +84,8 @@ class Orders:
         if here.is_over and (left is None or left.is_over) and not here.abandoned:
             if not self._registry.forget(here):
                 return actions
+            for role in Role:
+                self._pace.answered((here.session.id, role), now)
             return [*actions, Keep(here.session.id, b"")]
         if not orders:
             return actions
@@ -177,10 +181,9 @@ class Orders:
 
     def _report(self, here: Here, role: Role, report: messages.Report, now: float) -> list[Action]:
         """An anchor's state changed."""
-        if role is Role.LEFT:
-            if here.asked:
-                self._pace.took(now - here.asked)
-            here.asked = now if report.state in _ASKING else 0.0
+        self._pace.answered((here.session.id, role), now)
+        if report.state in _ASKING:
+            self._pace.asked((here.session.id, role), now)
         left = self._core.peers.numbered(report.id.left)
         name = left.name if left is not None else f"{report.id.left:016x}"
         number = here.session.id

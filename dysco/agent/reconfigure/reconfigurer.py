@@ -186,8 +186,7 @@ class Reconfigurer:
             orders = here.member.session_over()
             if orders:
                 return self._orders.do(here, orders, now)
-        if role is Role.LEFT and here.asked:
-            self._means.pace.waited(now - here.asked)
+        self._means.pace.unanswered((here.session.id, role), now)
         actions = self._orders.do(here, here.member.wake(role), now)
         leg = here.session_leg(role)
         if leg is not None and not here.is_over and not here.member.is_idle:

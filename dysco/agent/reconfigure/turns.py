@@ -17,6 +17,7 @@ from dysco.agent.reconfigure.here import Here, Todo
 from dysco.agent.reconfigure.left import LeftState, Patience
 from dysco.agent.reconfigure.legs import Legs
 from dysco.agent.reconfigure.member import Role
+from dysco.agent.reconfigure.pace import Pace
 from dysco.agent.reconfigure.registry import Registry
 from dysco.agent.reconfigure.timers import Timer
 
@@ -34,11 +35,14 @@ _IN_TIME = frozenset(
 class Turns:
     """The turns of the reconfigurations that this host is the left anchor of."""
 
-    def __init__(self, core: Core, registry: Registry, legs: Legs, patience: Patience) -> None:
+    def __init__(
+        self, core: Core, registry: Registry, legs: Legs, patience: Patience, pace: Pace
+    ) -> None:
         self._core = core
         self._registry = registry
         self._legs = legs
         self._patience = patience
+        self._pace = pace
         self._wishes: dict[int, Todo] = {}
         """Reconfigurations that wait until others have begun, by session; the oldest first."""
         self._beginning: set[int] = set()
@@ -78,7 +82,9 @@ class Turns:
                 continue
             self._beginning.add(number)
             here.tries = 0
-            actions.append(SetTimer(Timer.BEGIN.of(number), self._patience.longest))
+            actions.append(
+                SetTimer(Timer.BEGIN.of(number), self._pace.patient(self._patience.longest))
+            )
             actions += self._legs.with_registers(here, Role.LEFT, go, now)
         return actions
 

@@ -300,6 +300,8 @@ void conn_free(struct conn *c) {
     nghttp2_session_del(c->h2);
     if (c->ssl) SSL_shutdown(c->ssl); /* told once, not waited for */
     SSL_free(c->ssl);
+    /* Closing is not enough: a process that was just forked may hold the socket for a moment. */
+    epoll_ctl(c->server->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     free(c->out);
     free(c);

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import socket
 import struct
 import time
 import zlib
@@ -126,6 +129,30 @@ def test_calls_beyond_the_limit(bare: Target) -> None:
     assert value("0") in client.end(1)
     client.close()
     serves(bare)
+
+
+def test_a_socket_that_a_forked_process_holds(bare: Target) -> None:
+    """Its connection has ended here, but the kernel goes on telling of it."""
+    client = RawClient(bare.server.address)
+    client.call(1, CAPABILITIES, message(b""))
+    assert value("0") in client.end(1)
+    held = os.dup(_server_side(client))
+    client.send(b"no frame at all" * 10)
+    assert client.first(Kind.GOAWAY, 0)
+    client.send(b"more")
+    client.close()
+    serves(bare)
+    serves(bare)
+    os.close(held)
+
+
+def _server_side(client: RawClient) -> int:
+    """The server is in this process: the descriptor whose peer is the client."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            if one.getpeername() == client.socket.getsockname():
+                return int(name)
+    raise AssertionError("the server has no such connection")
 
 
 def test_mutated_connections_do_no_harm(target: Target) -> None:

@@ -100,8 +100,9 @@ struct sn_entry *sn_table_lookup(struct sn_table *t, const uint64_t *key);
 struct sn_entry *sn_table_resume(struct sn_table *t, const uint64_t *key, uint64_t hash);
 /* What was foreseen is in the cache by now: the entry is fetched. */
 void sn_table_fetch(struct sn_ctx *c);
-/* Whether lookups may wait for memory. */
+/* Whether lookups wait for memory, and whether they ever may. */
 int sn_table_is_large(const struct sn_table *t);
+int sn_table_may_be_large(const struct sn_table *t);
 /* What an entry does once it matched; the note is the table's own from the moment of SN_OK. */
 struct sn_deed {
     uint32_t action;
@@ -198,6 +199,7 @@ struct sn_pipe {
     struct sn_profile *profiles;
     struct sn_vset *vsets;
     uint64_t random;
+    uint32_t *foreseen, n_foreseen;    /* tables that may become large */
     uint32_t sweep_table, sweep_index; /* where the idle sweep goes on */
 };
 

@@ -126,11 +126,15 @@ struct sn_pipe *sn_pipe_new(const struct sn_program *prog, struct sn_device *dev
     p->meters = calloc(prog->n_meters + 1, sizeof *p->meters);
     p->profiles = calloc(prog->n_profiles + 1, sizeof *p->profiles);
     p->vsets = calloc(prog->n_vsets + 1, sizeof *p->vsets);
-    int ok = p->tables && p->registers && p->counters && p->meters && p->profiles && p->vsets;
+    p->foreseen = calloc(prog->n_tables + 1, sizeof *p->foreseen);
+    int ok = p->tables && p->registers && p->counters && p->meters && p->profiles && p->vsets &&
+             p->foreseen;
     for (uint32_t i = 0; ok && i < prog->n_profiles; i++) p->profiles[i].desc = &prog->profiles[i];
     for (uint32_t i = 0; ok && i < prog->n_tables; i++)
         ok = sn_table_init(&p->tables[i], &prog->tables[i], (seed + i) * 0x9e3779b97f4a7c15ull) == 0 &&
              fill_table(&p->tables[i], &prog->tables[i], now) == 0;
+    for (uint32_t i = 0; ok && i < prog->n_tables; i++)
+        if (sn_table_may_be_large(&p->tables[i])) p->foreseen[p->n_foreseen++] = i;
     for (uint32_t i = 0; ok && i < prog->n_registers; i++) {
         const struct sn_array_desc *r = &prog->registers[i];
         ok = (p->registers[i] = calloc((size_t)r->cells + 1, sn_register_cell(r))) != NULL;
@@ -161,6 +165,7 @@ void sn_pipe_free(struct sn_pipe *p) {
     free(p->meters);
     free(p->profiles);
     free(p->vsets);
+    free(p->foreseen);
     free(p->tables);
     free(p->registers);
     free(p->counters);

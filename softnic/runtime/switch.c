@@ -432,10 +432,10 @@ static void switch_group(struct sn_device *d, struct sn_burst *b, const struct s
 }
 
 static int worth_it(const struct sn_device *d) {
-    const struct sn_program *g = d->pipe->prog;
-    if (!g->ahead || d->trace) return 0;
-    for (uint32_t i = 0; i < g->n_tables; i++)
-        if (sn_table_is_large(&d->pipe->tables[i])) return 1;
+    const struct sn_pipe *p = d->pipe;
+    if (!p->prog->ahead || d->trace) return 0;
+    for (uint32_t i = 0; i < p->n_foreseen; i++)
+        if (sn_table_is_large(&p->tables[p->foreseen[i]])) return 1;
     return 0;
 }
 

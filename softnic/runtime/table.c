@@ -543,6 +543,10 @@ int sn_table_is_large(const struct sn_table *t) {
     return t->exact && t->count && t->count >= SN_LARGE;
 }
 
+int sn_table_may_be_large(const struct sn_table *t) {
+    return t->exact && t->words && t->desc->max_entries >= SN_LARGE;
+}
+
 void sn_table_ahead(struct sn_ctx *c, uint32_t table, const uint64_t *key) {
     const struct sn_table *t = &c->pipe->tables[table];
     if (!sn_table_is_large(t)) return;

@@ -78,7 +78,7 @@ class Incoming:
         if left is None:
             return []
         if left.isn != segment.seq:
-            left.start(segment.seq, negotiated(segment.options))
+            left.start(segment.seq, negotiated(segment.options, segment.flags))
         left.syn_at = now
         if session.state in SETTING_UP and session.right is None:
             session.syn = arrived
@@ -187,7 +187,7 @@ class Incoming:
             arrived.tuple.reversed,
             arrived.seq,
             is_right=False,
-            offered=negotiated(arrived.options),
+            offered=negotiated(arrived.options, arrived.flags),
         )
         session.note_sender(session.left.sent, header.subsession)
         actions = core.clear_conflicts(session.left, now)

@@ -10,15 +10,32 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
-from dysco.agent.packet import MAX_OPTIONS
+from dysco.agent.packet import ACK, MAX_OPTIONS
 
 EXPERIMENT_ID = 0xD75C
 """Tells our option from other experiments (RFC 6994)."""
 
 _END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _TIMESTAMPS, _EXPERIMENT = 0, 1, 2, 3, 4, 8, 253
 _TAG = struct.Struct("!BBHI")
+_ECE, _CWR, _AE = 0x40, 0x80, 0x100
+
+
+class Ecn(IntEnum):
+    """Explicit congestion notification, as a SYN asks for it or a SYN-ACK grants it."""
+
+    NONE = 0
+    CLASSIC = 1
+    """RFC 3168."""
+    ACCURATE = 2
+    """RFC 9768: other marks mean other things."""
+
+
+_ECN_SYN = {_CWR | _ECE: Ecn.CLASSIC, _AE | _CWR | _ECE: Ecn.ACCURATE}
+_ECN_ANSWER = {0: Ecn.NONE, _ECE: Ecn.CLASSIC, _AE | _CWR | _ECE: Ecn.NONE}
+"""All three: a broken host that sends back what came (RFC 9768, 3.1.2). Else: accurate."""
 
 
 class Negotiated(NamedTuple):
@@ -28,6 +45,8 @@ class Negotiated(NamedTuple):
     window_scale: int | None
     sack_permitted: bool
     timestamps: bool
+    ecn: Ecn = Ecn.NONE
+    """By the flags, not by an option."""
 
 
 def walk(options: bytes) -> Iterator[tuple[int, int, int]]:
@@ -49,8 +68,8 @@ def walk(options: bytes) -> Iterator[tuple[int, int, int]]:
         at += length
 
 
-def negotiated(options: bytes) -> Negotiated:
-    """The options that matter for a session's later life."""
+def negotiated(options: bytes, flags: int = 0) -> Negotiated:
+    """The options that matter for a session's later life, and what the SYN's flags say."""
     mss = window_scale = None
     sack = timestamps = False
     for kind, at, length in walk(options):
@@ -62,7 +81,9 @@ def negotiated(options: bytes) -> Negotiated:
             sack = True
         elif kind == _TIMESTAMPS and length == 10:
             timestamps = True
-    return Negotiated(mss, window_scale, sack, timestamps)
+    marks = flags & (_AE | _CWR | _ECE)
+    ecn = _ECN_ANSWER.get(marks, Ecn.ACCURATE) if flags & ACK else _ECN_SYN.get(marks, Ecn.NONE)
+    return Negotiated(mss, window_scale, sack, timestamps, ecn)
 
 
 def add_tag(options: bytes, tag: int) -> bytes | None:

@@ -147,14 +147,14 @@ class Outgoing:
                 sent,
                 segment.seq,
                 is_right=True,
-                offered=negotiated(segment.options),
+                offered=negotiated(segment.options, segment.flags),
             )
             actions += core.clear_conflicts(right, now)
             session.right = right
             core.table.add_leg(right)
             installed = False
         elif right.isn != segment.seq:
-            right.start(segment.seq, negotiated(segment.options))
+            right.start(segment.seq, negotiated(segment.options, segment.flags))
         right.syn_at = now
         frame, told = self._with_header(session, right, segment, rest)
         actions += told

@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 
 from dysco.agent.model import Address, FiveTuple, OnFailure
-from dysco.agent.options import Negotiated
+from dysco.agent.options import Ecn, Negotiated
 from dysco.agent.packet import address
 from dysco.agent.session import Leg, Session
 from dysco.agent.trust import Nonce
@@ -25,6 +25,8 @@ _HEAD = struct.Struct("!BBQ")
 _RIGHT, _LEG, _SESSION, _ANSWERED = 1, 2, 4, 8
 _OPTIONS = struct.Struct("!BHB")
 _HAS_MSS, _HAS_SCALE, _SACK, _TIMESTAMPS = 1, 2, 4, 8
+_ECN_SHIFT = 4
+_ECN = {ecn.value: ecn for ecn in Ecn}
 _PORTS = struct.Struct("!HH")
 _BODY = struct.Struct("!HBBBd")
 _REFUSE, _CHAIN_V6, _HAS_TAG, _HAS_SENDER, _HAS_TUPLE, _RELAYS, _OPENING = 1, 2, 4, 8, 16, 32, 64
@@ -134,6 +136,7 @@ def _pack_options(options: Negotiated) -> bytes:
         | (_HAS_SCALE if options.window_scale is not None else 0)
         | (_SACK if options.sack_permitted else 0)
         | (_TIMESTAMPS if options.timestamps else 0)
+        | options.ecn << _ECN_SHIFT
     )
     return _OPTIONS.pack(flags, options.mss or 0, options.window_scale or 0)
 
@@ -183,11 +186,15 @@ class Reader:
     def options(self) -> Negotiated:
         """The next options."""
         flags, mss, scale = _OPTIONS.unpack(self.take(_OPTIONS.size))
+        ecn = flags >> _ECN_SHIFT
+        if ecn not in _ECN:
+            raise RecordError(f"options' flags 0x{flags:02x}")
         return Negotiated(
             mss if flags & _HAS_MSS else None,
             scale if flags & _HAS_SCALE else None,
             bool(flags & _SACK),
             bool(flags & _TIMESTAMPS),
+            _ECN[ecn],
         )
 
     def rest(self) -> bytes:

@@ -79,7 +79,7 @@ class Steady:
             core.counters[Count.ESTABLISHED] += 1
             actions.append(CancelTimer(TimerId("session", session.id)))
         if leg.accepted is None:
-            leg.accepted = negotiated(segment.options)
+            leg.accepted = negotiated(segment.options, segment.flags)
             leg.answer_isn = segment.seq
             if leg is session.left and core.host.is_middlebox:
                 session.relays = session.right is None or session.right.accepted is None

@@ -13,7 +13,7 @@ from simulation import make_segment
 from dysco.agent.counters import Count
 from dysco.agent.header import MIN_SIZE, Header, HeaderError, decode, header_size
 from dysco.agent.model import FiveTuple
-from dysco.agent.options import Negotiated, add_tag, negotiated, take_tag, walk
+from dysco.agent.options import Ecn, Negotiated, add_tag, negotiated, take_tag, walk
 from dysco.agent.packet import (
     ACK,
     RST,
@@ -311,3 +311,20 @@ def test_a_header_of_no_use_to_the_next_host() -> None:
     whole[6:8] = length.to_bytes(2, "big")
     with pytest.raises(HeaderError, match="can't reach the host"):
         decode(bytes(whole))
+
+
+@pytest.mark.parametrize(
+    ("marks", "syn", "answer"),
+    [
+        (0, Ecn.NONE, Ecn.NONE),
+        (0x40, Ecn.NONE, Ecn.CLASSIC),
+        (0xC0, Ecn.CLASSIC, Ecn.ACCURATE),
+        (0x80, Ecn.NONE, Ecn.ACCURATE),
+        (0x100, Ecn.NONE, Ecn.ACCURATE),
+        (0x1C0, Ecn.ACCURATE, Ecn.NONE),
+    ],
+)
+def test_ecn_is_in_the_flags(marks: int, syn: Ecn, answer: Ecn) -> None:
+    """RFC 3168, 6.1.1, and RFC 9768, table 2."""
+    assert negotiated(b"", SYN | marks).ecn is syn
+    assert negotiated(b"", SYN | ACK | marks).ecn is answer

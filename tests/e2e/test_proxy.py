@@ -67,6 +67,27 @@ def test_it_leaves_while_bytes_go_both_ways(
     stream.finish()
 
 
+def test_ecn_on_one_side_only_is_noticed(network: Network, proxy: TransparentProxy) -> None:
+    """The client asks for it, HAProxy's kernel grants it, and asks the server for none."""
+    asks = "ipv4/tcp_ecn"
+    network.host("client").sysctl({asks: 1})
+    stream = Stream(network, FREE)
+    answer = network.controller.ctl("reconfigure", stream.id, "--delete", "proxy", check=False)
+    (done,) = answer["reconfigurations"]
+    assert (done["state"], done["why"]) == (
+        "failed",
+        "the same ECN is not negotiated on both sides",
+    )
+    stream.wait_more()
+    stream.finish()
+    network.host("proxy").sysctl({asks: 1})
+    both = Stream(network, FREE)
+    both.change("--delete", "proxy")
+    both.finish()
+    for host in ("client", "proxy"):
+        network.host(host).sysctl({asks: 2})
+
+
 @pytest.mark.parametrize("deaf", [SERVER, CLIENT])
 def test_it_leaves_with_full_buffers(network: Network, proxy: TransparentProxy, deaf: int) -> None:
     stream = Stream(network, FREE)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dysco.agent.model import FiveTuple
+from dysco.agent.options import Ecn
 from dysco.agent.reconfigure import messages as m
 from dysco.agent.reconfigure.control import (
     PORT,
@@ -31,7 +32,9 @@ OTHER = TrustGroup("test", b"x" * 32)
 
 u8, u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 ids = st.builds(m.ReconfigurationId, u64, u64)
-ends = st.builds(m.Ends, st.integers(0, 14), u32, st.booleans(), st.booleans(), u16, u16)
+ends = st.builds(
+    m.Ends, st.integers(0, 14), u32, st.booleans(), st.booleans(), u16, u16, st.sampled_from(Ecn)
+)
 deltas = st.builds(m.Deltas, u32, u32, u32, u32, st.booleans())
 addresses = st.ip_addresses(v=4) | st.ip_addresses(v=6)
 tuples = st.builds(FiveTuple, addresses, u16, addresses, u16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
@@ -14,13 +14,22 @@ import pytest
 
 from dysco.agent.events import Progress
 from dysco.agent.model import FiveTuple, OnFailure
-from dysco.agent.options import Negotiated
+from dysco.agent.options import Ecn, Negotiated, negotiated
 from dysco.agent.reconfigure import journal as agent_journal
-from dysco.agent.reconfigure.left import LeftAnchor, Patience
+from dysco.agent.reconfigure.frames import to_frame
+from dysco.agent.reconfigure.left import LeftAnchor, LeftState, Patience
 from dysco.agent.reconfigure.locking import Lock
 from dysco.agent.reconfigure.member import Route
-from dysco.agent.reconfigure.messages import Ends, Leg, ReconfigurationId, RequestLock
+from dysco.agent.reconfigure.messages import (
+    AckLock,
+    Deltas,
+    Ends,
+    Leg,
+    ReconfigurationId,
+    RequestLock,
+)
 from dysco.agent.reconfigure.pace import LONGEST, Pace
+from dysco.agent.reconfigure.segment import ACK, SYN, Segment
 from dysco.agent.reconfigure.state import Entry, Registers
 from dysco.agent.session import Leg as SessionLeg
 from dysco.agent.session import Session, State
@@ -328,13 +337,46 @@ class Evil:
     ("record", "why"),
     [
         (b"", "version missing"),
-        (b"\x03rest", "version 03"),
-        (b"\x04", "damaged"),
-        (b"\x04" + pickle.dumps([1]), "holds a list"),
-        (b"\x04" + pickle.dumps(Evil()), "names builtins.print"),
+        (b"\x04rest", "version 04"),
+        (b"\x05", "damaged"),
+        (b"\x05" + pickle.dumps([1]), "holds a list"),
+        (b"\x05" + pickle.dumps(Evil()), "names builtins.print"),
     ],
 )
 def test_a_record_that_is_none(record: bytes, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(agent_journal.JournalError, match=why):
         agent_journal.read(record)
     assert not capsys.readouterr().out
+
+
+WHOLE = Ends(7, 0, timestamps=True, sack=True, takes=1460, sends=1460, ecn=Ecn.CLASSIC)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        (WHOLE, ""),
+        (replace(WHOLE, timestamps=False), "timestamps are negotiated on one side only"),
+        (replace(WHOLE, sack=False), "SACK is negotiated on one side only"),
+        (replace(WHOLE, ecn=Ecn.NONE), "the same ECN is not negotiated on both sides"),
+        (replace(WHOLE, ecn=Ecn.ACCURATE), "the same ECN is not negotiated on both sides"),
+        (replace(WHOLE, takes=1400), "one host sends longer segments than the other takes (MSS)"),
+        (replace(WHOLE, sends=1461), "one host sends longer segments than the other takes (MSS)"),
+    ],
+)
+def test_what_constants_can_not_translate_is_refused_with_the_lock(theirs: Ends, why: str) -> None:
+    about = ReconfigurationId(5, 9)
+    left = LeftAnchor(RequestLock(about, 6, 7, 8, WHOLE), Patience(), Random(1))
+    left.message(AckLock(about, theirs, Deltas()), Leg(Entry(), Registers()))
+    assert left.why == why
+    assert left.state is (LeftState.CANCELLING if why else LeftState.CONNECTING)
+
+
+def test_the_new_path_opens_with_the_sessions_ecn() -> None:
+    ends = FiveTuple(ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 2)
+    for ecn, flags in ((Ecn.NONE, (0, 0)), (Ecn.CLASSIC, (0xC0, 0x40)), (Ecn.ACCURATE, (0, 0))):
+        offered = NOTHING._replace(ecn=ecn)
+        syn = to_frame(Segment(1, 0, SYN, 9), ends, bytes(6), offered=offered)
+        answer = to_frame(Segment(1, 2, SYN | ACK, 9), ends, bytes(6), offered=offered)
+        assert (syn.flags & ~SYN, answer.flags & ~(SYN | ACK)) == flags
+        assert negotiated(b"", answer.flags).ecn is (Ecn.CLASSIC if flags[1] else Ecn.NONE)

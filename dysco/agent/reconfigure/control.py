@@ -20,6 +20,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from dysco.agent.model import Address, MacAddress
+from dysco.agent.options import Ecn
 from dysco.agent.packet import address, checksum
 from dysco.agent.reconfigure.messages import (
     AckCancel,
@@ -110,15 +111,15 @@ def host_number(name: str) -> int:
 
 
 def _pack_ends(ends: Ends) -> bytes:
-    flags = ends.timestamps | ends.sack << 1
+    flags = ends.timestamps | ends.sack << 1 | ends.ecn << 2
     return _ENDS.pack(ends.scale, flags, ends.edge, min(ends.takes, 0xFFFF), ends.sends)
 
 
 def _read_ends(data: bytes) -> Ends:
     scale, flags, edge, takes, sends = _ENDS.unpack(data)
-    if scale > 14 or flags > 3:
+    if scale > 14 or flags >> 2 > max(Ecn):
         raise ControlError(f"window scale {scale}, flags {flags}")
-    return Ends(scale, edge, bool(flags & 1), bool(flags & 2), takes, sends)
+    return Ends(scale, edge, bool(flags & 1), bool(flags & 2), takes, sends, Ecn(flags >> 2))
 
 
 def _pack_deltas(deltas: Deltas) -> bytes:

@@ -6,10 +6,12 @@ import struct
 
 from dysco.agent import packet
 from dysco.agent.model import FiveTuple, MacAddress
-from dysco.agent.options import Negotiated, walk
-from dysco.agent.reconfigure.segment import SYN, Segment
+from dysco.agent.options import Ecn, Negotiated, walk
+from dysco.agent.reconfigure.segment import ACK, CWR, ECE, SYN, Segment
 
 _SACK, _TIMESTAMPS = 5, 8
+_ECN = {(Ecn.CLASSIC, False): ECE | CWR, (Ecn.CLASSIC, True): ECE}
+"""Flags of a new path's SYN, and SYN-ACK; the accurate kind is not played to its boxes."""
 _STAMPS = struct.Struct("!BBBBII")
 
 
@@ -44,7 +46,9 @@ def to_frame(
 ) -> packet.Segment:
     """The frame of a segment; `offered`: the options of a SYN or SYN-ACK."""
     parts = []
-    if segment.flags & SYN and offered is not None:
+    flags = segment.flags
+    if flags & SYN and offered is not None:
+        flags |= _ECN.get((offered.ecn, bool(flags & ACK)), 0)
         if offered.mss is not None:
             parts.append(struct.pack("!BBH", 2, 4, offered.mss))
         if offered.window_scale is not None:
@@ -63,7 +67,7 @@ def to_frame(
         ends,
         segment.seq,
         segment.ack,
-        segment.flags,
+        flags,
         segment.window,
         0,
         b"".join(parts),

@@ -126,6 +126,7 @@ class Here:
             own.sack_permitted and other.sack_permitted,
             _DEFAULT_MSS if own.mss is None else own.mss,
             _DEFAULT_MSS if other.mss is None else other.mss,
+            leg.accepted.ecn,
         )
 
     @property
@@ -189,7 +190,7 @@ class Here:
         The window scale always, 0 if there is none: a firewall takes it from both or from neither.
         """
         ends = self.ends(role)
-        return Negotiated(ends.takes, ends.scale, ends.sack, ends.timestamps)
+        return Negotiated(ends.takes, ends.scale, ends.sack, ends.timestamps, ends.ecn)
 
     @staticmethod
     def _options(leg: SessionLeg) -> tuple[Negotiated, Negotiated]:

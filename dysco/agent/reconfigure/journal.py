@@ -27,7 +27,7 @@ from dysco.agent.reconfigure.right import RightAnchor
 from dysco.agent.reconfigure.source import Source
 from dysco.agent.reconfigure.target import Target
 
-VERSION = 4
+VERSION = 5
 _MODULES = (
     "dysco.agent.reconfigure.left",
     "dysco.agent.reconfigure.locking",
@@ -45,6 +45,7 @@ _TYPES = {
     ("dysco.agent.events", "Reconfigure"),
     ("dysco.agent.events", "Sides"),
     ("dysco.agent.model", "FiveTuple"),
+    ("dysco.agent.options", "Ecn"),
     ("dysco.agent.reconfigure.state", "Path"),
     ("ipaddress", "IPv4Address"),
     ("ipaddress", "IPv6Address"),

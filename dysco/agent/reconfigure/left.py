@@ -297,6 +297,8 @@ class LeftAnchor:
             return self.cancel(leg, "timestamps are negotiated on one side only")
         if mine.sack != theirs.sack:
             return self.cancel(leg, "SACK is negotiated on one side only")
+        if mine.ecn != theirs.ecn:
+            return self.cancel(leg, "the same ECN is not negotiated on both sides")
         if mine.sends > theirs.takes or theirs.sends > mine.takes:
             return self.cancel(leg, "one host sends longer segments than the other takes (MSS)")
         if leg.registers.fin_sent:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from dysco.agent.events import StateVerb
 from dysco.agent.model import FiveTuple
+from dysco.agent.options import Ecn
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.reconfigure.state import Entry, Registers
@@ -50,6 +51,7 @@ class Ends:
     """Longest segment that it accepts (its MSS option)."""
     sends: int = 0
     """Longest segment that it may send; what its peer accepts."""
+    ecn: Ecn = Ecn.NONE
 
 
 @dataclass(frozen=True, slots=True)

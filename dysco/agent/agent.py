@@ -77,7 +77,12 @@ class Agent:
         self._core = Core(host, group, settings, random or SystemRandom(), epoch)
         self._outgoing = Outgoing(self._core)
         if patience is None:
-            patience = Patience(lock=settings.lock_timeout, connect=settings.connect_timeout)
+            patience = Patience(
+                lock=settings.lock_timeout,
+                connect=settings.connect_timeout,
+                hold=settings.hold_time,
+                move=settings.move_timeout,
+            )
         self._reconfigurer = Reconfigurer(self._core, patience)
         self._incoming = Incoming(self._core, self._reconfigurer)
         self._steady = Steady(self._core, self._outgoing, self._incoming)

@@ -38,6 +38,10 @@ class Settings:
     """How long a change of a chain may wait for its lock."""
     connect_timeout: float = 2.0
     """How long it may then wait for its new path to open."""
+    move_timeout: float = 2.0
+    """How long it may take until a session's state has come from one host to the next."""
+    hold_time: float = 0.2
+    """How long packets are held meanwhile; later ones are dropped, and TCP sends them again."""
     max_sessions: int = 65536
     max_pending: int = 8192
     """Sessions under set-up at once."""
@@ -63,6 +67,8 @@ class Settings:
             "idle_timeout",
             "lock_timeout",
             "connect_timeout",
+            "move_timeout",
+            "hold_time",
             "max_sessions",
             "max_pending",
             "max_hops",

@@ -25,7 +25,7 @@ _READY_SECONDS = 60.0
 """The first start on a machine compiles the P4 program for softnic."""
 
 
-HostState = Mapping[str, str | Sequence[str]]
+HostState = Mapping[str, str | float | Sequence[str]]
 """Keys of a host's `[device.host.state]`."""
 
 

@@ -58,6 +58,7 @@ _OUT = struct.Struct("=IIII10s6x")
 _EVENT = struct.Struct("=IIII")
 _EVENT_BUFFER = 1 << 20
 _INJECT_BUFFER = 1 << 22
+_BURST = 64
 _VNET_SIZE = 10
 _MAX_FRAME = 65535
 
@@ -192,6 +193,8 @@ class NativeDataPlane(Tables, Cells, Choices, Traces):
     def inject_burst(self, frames: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         """As `inject`, of up to 64 frames, each with its port, that come at once."""
         room, count = buffer(_INJECT_BUFFER), len(frames)
+        if count > _BURST:
+            raise ValueError(f"{count} frames are no burst, {_BURST} are the most")
         ports = (ctypes.c_uint32 * count)(*(port for port, _ in frames))
         lengths = (ctypes.c_uint32 * count)(*(len(frame) for _, frame in frames))
         data = b"".join(frame for _, frame in frames)

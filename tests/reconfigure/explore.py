@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tests.reconfigure.agents.stories import KINDS as AGENT_KINDS
-from tests.reconfigure.agents.stories import story
+from tests.reconfigure.agents.stories import MOVES, move, story
 from tests.reconfigure.agents.world import World as AgentWorld
 from tests.reconfigure.compiled import run_compiled
 from tests.reconfigure.shrink import Tale, shrink
@@ -33,8 +33,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, help="how many; without it, until it is stopped")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first seed")
-    parser.add_argument("--kind", choices=sorted({*KINDS, *AGENT_KINDS}))
+    parser.add_argument("--kind", choices=sorted({*KINDS, *AGENT_KINDS, *MOVES}))
     parser.add_argument("--agents", action="store_true", help="with real agents and frames")
+    parser.add_argument("--moves", action="store_true", help="likewise, and state moves")
     parser.add_argument(
         "--calm", action="store_true", help="nothing is lost, repeated or reordered"
     )
@@ -53,7 +54,9 @@ def main() -> int:
     try:
         for seed in seeds:
             tale: Tale
-            if wanted.agents:
+            if wanted.moves:
+                tale = move(seed, wanted.kind)
+            elif wanted.agents:
                 tale = story(seed, wanted.kind)
             else:
                 tale = scenario(seed, wanted.kind, calm=wanted.calm or None)

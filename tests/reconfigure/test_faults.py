@@ -11,13 +11,33 @@ from types import ModuleType
 
 import pytest
 
-from dysco.agent.reconfigure import arrival, departure, handover, left, locking, right
+from dysco.agent.reconfigure import (
+    arrival,
+    departure,
+    facts,
+    gate,
+    handover,
+    holds,
+    left,
+    locking,
+    move_left,
+    move_right,
+    right,
+    source,
+    target,
+)
+from tests.reconfigure.agents.stories import move
+from tests.reconfigure.agents.world import World as AgentWorld
 from tests.reconfigure.simulation.complaint import ComplaintError
 from tests.reconfigure.simulation.scenarios import scenario
 from tests.reconfigure.simulation.world import World
 
 SEEDS = 100
-_PACKAGES = ("dysco.agent.reconfigure.", "tests.reconfigure.simulation.")
+_PACKAGES = (
+    "dysco.agent.reconfigure.",
+    "tests.reconfigure.simulation.",
+    "tests.reconfigure.agents.",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,8 @@ class Fault:
     kind: str
     first: int = 0
     """The seed to begin with."""
+    moves: bool = False
+    """State moves: `kind` is one of `stories.MOVES`, and agents are real."""
 
 
 FAULTS = (
@@ -129,6 +151,67 @@ FAULTS = (
         "storm",
     ),
 )
+MOVE_FAULTS = (
+    Fault(
+        "the gate stays open while the state is copied",
+        gate,
+        "if entry.gate is not Gate.SHUT:",
+        "if True:",
+        "late",
+        moves=True,
+    ),
+    Fault(
+        "what is held is forgotten",
+        holds,
+        "for held in hold.queue]",
+        "for held in ()]",
+        "reset",
+        moves=True,
+    ),
+    Fault(
+        "decided before the new host has the state",
+        move_left,
+        "            case MoveDone(step=MoveStep.HOLD), MoveState.HOLDING:\n"
+        "                return self._go(MoveState.MOVING)",
+        "            case MoveDone(step=MoveStep.HOLD), MoveState.HOLDING:\n"
+        "                self.state = MoveState.MOVING\n"
+        "                return self._imported(leg)",
+        "box",
+        moves=True,
+    ),
+    Fault(
+        "the right anchor forgets the new path",
+        move_right,
+        "return [SetEntry(replace(leg.entry, path=self._path))]",
+        "return [SetEntry(leg.entry)]",
+        "box",
+        moves=True,
+    ),
+    Fault(
+        "an end is not thawed",
+        target,
+        "return [*settled, *self._settled(), CallState(StateVerb.RESUME)]",
+        "return [*settled, *self._settled()]",
+        "end",
+        moves=True,
+    ),
+    Fault(
+        "an old host that keeps the session is not thawed",
+        source,
+        "*([CallState(StateVerb.RESUME)] if was_shut else [])",
+        "*[]",
+        "refused",
+        moves=True,
+    ),
+    Fault(
+        "numbers of an earlier reconfiguration do not move along",
+        facts,
+        "way = OldWay(seq_out, seq_in, ts_in, scale_in, floor if has_floor else None)",
+        "way = OldWay(0, 0, 0, scale_in, floor if has_floor else None)",
+        "after",
+        moves=True,
+    ),
+)
 
 
 @contextmanager
@@ -161,13 +244,16 @@ def installed(fault: Fault) -> Iterator[None]:
 def found_at(fault: Fault) -> int | None:
     for seed in range(fault.first, fault.first + SEEDS):
         try:
-            World(seed, scenario(seed, fault.kind)).run()
+            if fault.moves:
+                AgentWorld(seed, move(seed, fault.kind)).run()
+            else:
+                World(seed, scenario(seed, fault.kind)).run()
         except ComplaintError:
             return seed
     return None
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [*FAULTS, *MOVE_FAULTS], ids=lambda fault: fault.name)
 def test_fault_is_found(fault: Fault) -> None:
     with installed(fault):
         assert found_at(fault) is not None

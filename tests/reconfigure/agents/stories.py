@@ -11,7 +11,7 @@ from tests.reconfigure.simulation.tcp import Options
 
 BOXES = ("pass", "firewall", "shift", "nat")
 KINDS = ("delete", "insert", "replace", "contend", "row", "crash", "reset", "dead", "cancel")
-MOVES = ("box", "end", "back", "after", "beside", "crash", "reset", "refused", "cancel")
+MOVES = ("box", "end", "back", "after", "beside", "crash", "reset", "refused", "cancel", "late")
 """What else happens while state moves from one host to another."""
 
 
@@ -72,7 +72,7 @@ def move(seed: int, kind: str | None = None) -> Story:
         chain=chain,
         changes=_around(source, kind, hop, whole, old),
         sizes=(source.randrange(0, 12000), source.randrange(1500, 12000)),
-        data=Weather() if calm else _weather(source, 0.04 * (kind != "reset")),
+        data=_data(source, kind, calm=calm),
         control=Weather() if calm else _weather(source, 0.2),
         punt_loss=0.0 if calm else source.choice((0.0, 0.05)),
         options=_options(source),
@@ -86,6 +86,13 @@ def move(seed: int, kind: str | None = None) -> Story:
         calls=_calls(source, kind, old if hop.moves_to is None else "server", hop),
         ends=("server2",),
     )
+
+
+def _data(source: random.Random, kind: str, *, calm: bool) -> Weather:
+    if kind == "late":
+        # What was on its way finds the old host's gate shut.
+        return Weather(late=0.05)
+    return Weather() if calm else _weather(source, 0.04 * (kind != "reset"))
 
 
 def _calls(source: random.Random, kind: str, old: str, hop: Change) -> Calls:

@@ -167,6 +167,8 @@ class Link(asyncio.Protocol):
                 header_encoding=None,
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
             )
         )
         self._http.local_settings = Settings(

@@ -40,6 +40,7 @@ from dysco.controller.writer import MAX_UPDATES, Errors
 log = logging.getLogger(__name__)
 
 _REASONS = {int(reason): reason for reason in Reason}
+_COUNTERS = {reason: f"packet_in_{reason.name.lower()}" for reason in Reason}
 _DROPS: tuple[str, ...] = ("no_route", "hairpin", "bad_packet_out")
 """Names of the P4 program's `Drop`."""
 _LEG_COUNTS = tuple(count.value for count in Count)
@@ -122,7 +123,7 @@ class Nic:
             else:
                 self.neighbours.answered(answer)
         else:
-            self.counters[f"packet_in_{reason.name.lower()}"] += 1
+            self.counters[_COUNTERS[reason]] += 1
             self.runner.packet_in(
                 PacketIn(
                     reason,

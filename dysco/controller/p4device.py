@@ -114,6 +114,7 @@ class P4Device:
         """Why the stream ended."""
         self._write_head = b""
         """What every WriteRequest begins with, until the next bid."""
+        self._templates: dict[tuple[int, int], p4r.StreamMessageRequest] = {}
         self._early: deque[p4r.PacketIn] = deque()
         """Packets that came while the device was being reconciled."""
         self._changed = asyncio.Event()
@@ -334,13 +335,24 @@ class P4Device:
         if not stream.has_room:
             self.counters["packet_out_overflow"] += 1
             return
-        ids = self.pipeline.metadata["packet_out"]
-        metadata = [
-            p4r.PacketMetadata(metadata_id=ids["port"], value=packed(port)),
-            p4r.PacketMetadata(metadata_id=ids["submit"], value=packed(submit)),
-        ]
-        packet = p4r.PacketOut(payload=frame, metadata=metadata)
-        stream.send(p4r.StreamMessageRequest(packet=packet).SerializeToString())
+        request = p4r.StreamMessageRequest()
+        request.CopyFrom(self._template(port, submit))
+        request.packet.payload = frame
+        stream.send(request.SerializeToString())
+
+    def _template(self, port: int, submit: int) -> p4r.StreamMessageRequest:
+        """A packet-out without its frame: there are few of them."""
+        made = self._templates.get((port, submit))
+        if made is None:
+            ids = self.pipeline.metadata["packet_out"]
+            values = {ids["port"]: port, ids["submit"]: submit}
+            metadata = [
+                p4r.PacketMetadata(metadata_id=number, value=packed(value))
+                for number, value in values.items()
+            ]
+            made = p4r.StreamMessageRequest(packet=p4r.PacketOut(metadata=metadata))
+            self._templates[port, submit] = made
+        return made
 
     # Pipeline
 

@@ -57,18 +57,17 @@ class Action:
         self.name = _suffix(info.preamble.name)
         self.params = tuple(p.id for p in info.params)
         self.param_names = tuple(p.name for p in info.params)
-
-    def message(self, params: Iterable[int]) -> p4r.TableAction:
-        """The action with its parameters in the order of its declaration."""
-        return p4r.TableAction(
-            action=p4r.Action(
-                action_id=self.id,
-                params=[
-                    p4r.Action.Param(param_id=number, value=packed(value))
-                    for number, value in zip(self.params, params, strict=True)
-                ],
-            )
+        self._empty = p4r.Action(
+            action_id=self.id, params=[p4r.Action.Param(param_id=number) for number in self.params]
         )
+        """Copied and filled in: a third of the time of making each."""
+
+    def fill(self, entry: p4r.TableEntry, params: Iterable[int]) -> None:
+        """Make it the entry's action, with parameters in the order of its declaration."""
+        action = entry.action.action
+        action.CopyFrom(self._empty)
+        for param, value in zip(action.params, params, strict=True):
+            param.value = packed(value)
 
 
 class Table:
@@ -82,15 +81,29 @@ class Table:
         self.field_names = tuple(f.name for f in info.match_fields)
         self.bits = tuple(f.bitwidth for f in info.match_fields)
         self.actions = {actions[ref.id].name: actions[ref.id] for ref in info.action_refs}
+        self._is_exact = all(kind == p4i.MatchField.EXACT for _, kind in self.fields)
+        self._empty = p4r.TableEntry(
+            table_id=self.id,
+            match=[
+                p4r.FieldMatch(field_id=number, exact=p4r.FieldMatch.Exact())
+                for number, _ in self.fields
+            ],
+        )
 
     def entry(self, row: Row) -> p4r.TableEntry:
         """The row as a message."""
         entry = self.key_entry(row.key)
-        entry.action.CopyFrom(self.actions[row.action].message(row.params))
+        self.actions[row.action].fill(entry, row.params)
         return entry
 
     def key_entry(self, key: RowKey) -> p4r.TableEntry:
         """The message that names an entry, as a delete needs it."""
+        if self._is_exact:
+            entry = p4r.TableEntry()
+            entry.CopyFrom(self._empty)
+            for field, (value, _) in zip(entry.match, key.match, strict=True):
+                field.exact.value = packed(value)
+            return entry
         fields = []
         for (number, kind), (value, extent) in zip(self.fields, key.match, strict=True):
             field = p4r.FieldMatch(field_id=number)

@@ -8,6 +8,7 @@ client <--gRPC--> softnic/server/  --take--> handlers (service.py) --send, end--
 from __future__ import annotations
 
 import ctypes
+import threading
 import zlib
 from collections.abc import Iterable
 from ctypes import POINTER, c_char_p, c_int, c_uint32, c_uint64, c_void_p
@@ -217,6 +218,8 @@ class Front:
         )
         if not self._server:
             raise BindError(f"can't listen on {address}: {why.value.decode(errors='replace')}")
+        self._freeing = threading.Lock()
+        """Who asks for counts may do so at any time."""
         self.port: int = self._lib.sn_server_port(self._server)
         self._plan: object = None
         """What the server reads Writes with, kept as long as it may."""
@@ -232,7 +235,8 @@ class Front:
 
     def free(self) -> None:
         """After `stop`, when no other thread uses this any more."""
-        server, self._server = self._server, None
+        with self._freeing:
+            server, self._server = self._server, None
         self._lib.sn_server_free(server)
 
     def take(self, queue: Queue) -> Handed | None:
@@ -337,15 +341,15 @@ class Front:
         """What was lost here since the start, by reason."""
         return {name: n for name, n in zip(LOSSES, self._counts(), strict=False) if n}
 
-    def load(self) -> tuple[int, int, int]:
-        """Open connections, calls, and bytes of requests that are held."""
-        connections, calls, held = self._counts()[len(LOSSES) :]
-        return connections, calls, held
+    def held(self) -> int:
+        """Bytes of requests that came and are not done."""
+        return self._counts()[len(LOSSES)]
 
     def _counts(self) -> list[int]:
-        values = (c_uint64 * (len(LOSSES) + 3))()
-        if self._server:
-            self._lib.sn_server_counts(self._server, values)
+        values = (c_uint64 * (len(LOSSES) + 1))()
+        with self._freeing:
+            if self._server:
+                self._lib.sn_server_counts(self._server, values)
         return list(values)
 
 

@@ -61,6 +61,7 @@ struct call *call_new(struct conn *conn, int32_t stream) {
     c->method = NO_METHOD;
     c->no_grpc = 1;
     STAILQ_INIT(&c->out);
+    STAILQ_INIT(&c->later);
     s->slots[slot] = c;
     LIST_INSERT_HEAD(&conn->calls, c, of_conn);
     return c;
@@ -174,13 +175,11 @@ static void message_came(struct call *c) {
     c->messages++;
     if (c->method != STREAM_CHANNEL) return; /* begins when the client has sent all */
     size_t whole = PREFIX + (c->len > BIG ? 0 : c->len);
-    struct hand_item *i;
     if (!c->pending && !c->compressed && hot_stream_message(c, c->body, c->len)) {
         let_go(c);
         call_credit(c, whole);
-    } else if ((i = hand_over(c, STREAMS, MESSAGE))) {
-        i->credit = whole;
-        c->pending++;
+    } else {
+        hand_message(c, whole);
     }
     c->have_prefix = 0;
 }
@@ -251,7 +250,7 @@ void call_half_closed(struct call *c) {
     if (c->have_prefix && (c->method == STREAM_CHANNEL || !c->messages))
         call_fail(c, CODE_INTERNAL, "the request ends in the middle of a message");
     else if (c->method == STREAM_CHANNEL)
-        hand_over(c, STREAMS, HALF_CLOSED);
+        hand_half_closed(c);
     else if (!c->messages)
         call_fail(c, CODE_INTERNAL, "the call has no request");
     else

@@ -11,6 +11,8 @@
 
 #include "server.h"
 
+#define TURN 32u /* messages of one stream that wait in Python's queue */
+
 enum sent { SENT, DROPPED, BROKEN, GONE };
 
 static void put(struct sn_server *s, enum queue q, struct hand_item *i) {
@@ -18,11 +20,10 @@ static void put(struct sn_server *s, enum queue q, struct hand_item *i) {
     pthread_cond_signal(&s->queues[q].cond);
 }
 
-struct hand_item *hand_over(struct call *c, enum queue q, enum kind kind) {
-    struct sn_server *s = c->conn->server;
+static struct hand_item *item(struct call *c, enum kind kind) {
     struct hand_item *i = calloc(1, sizeof *i);
     if (!i) {
-        s->losses[LOSS_MEMORY]++;
+        c->conn->server->losses[LOSS_MEMORY]++;
         call_fail(c, CODE_RESOURCE_EXHAUSTED, "out of memory");
         return NULL;
     }
@@ -38,8 +39,40 @@ struct hand_item *hand_over(struct call *c, enum queue q, enum kind kind) {
         c->cap = 0;
         c->held = 0;
     }
-    put(s, q, i);
     return i;
+}
+
+struct hand_item *hand_over(struct call *c, enum queue q, enum kind kind) {
+    struct hand_item *i = item(c, kind);
+    if (i) put(c->conn->server, q, i);
+    return i;
+}
+
+/* As many of one stream wait at a time, so that a flood is no hindrance to other streams. */
+static void feed(struct call *c) {
+    struct hand_item *i;
+    while (c->n_queued < TURN && (i = STAILQ_FIRST(&c->later))) {
+        STAILQ_REMOVE_HEAD(&c->later, next);
+        c->n_queued++;
+        put(c->conn->server, STREAMS, i);
+    }
+}
+
+static void hand_later(struct call *c, struct hand_item *i) {
+    if (!i) return;
+    c->pending++;
+    STAILQ_INSERT_TAIL(&c->later, i, next);
+    feed(c);
+}
+
+void hand_message(struct call *c, size_t credit) {
+    struct hand_item *i = item(c, MESSAGE);
+    if (i) i->credit = credit;
+    hand_later(c, i);
+}
+
+void hand_half_closed(struct call *c) {
+    hand_later(c, item(c, HALF_CLOSED));
 }
 
 int hand_open(struct call *c) {
@@ -50,6 +83,11 @@ int hand_open(struct call *c) {
 }
 
 void hand_gone(struct call *c) {
+    struct hand_item *i;
+    while ((i = STAILQ_FIRST(&c->later))) {
+        STAILQ_REMOVE_HEAD(&c->later, next);
+        hand_free(c->conn->server, i);
+    }
     if (!c->farewell) return;
     *c->farewell = (struct hand_item){.call = c->id, .kind = CLOSED, .method = c->method};
     put(c->conn->server, STREAMS, c->farewell);
@@ -76,9 +114,11 @@ SN_EXPORT struct hand_item *sn_server_take(struct sn_server *s, uint32_t queue) 
 
 SN_EXPORT void sn_server_done(struct sn_server *s, struct hand_item *i) {
     pthread_mutex_lock(&s->mutex);
-    struct call *c = i->kind == MESSAGE ? call_of(s, i->call) : NULL;
+    struct call *c = i->kind == MESSAGE || i->kind == HALF_CLOSED ? call_of(s, i->call) : NULL;
     if (c) {
         c->pending--;
+        c->n_queued--;
+        feed(c);
         call_credit(c, i->credit);
         server_wake(s);
     }

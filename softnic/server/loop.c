@@ -363,12 +363,10 @@ SN_EXPORT void sn_server_stop(struct sn_server *s, uint64_t grace_ns) {
     s->started = 0;
 }
 
-/* values: by enum loss, then open connections, calls, and bytes of requests that are held. */
+/* values: by enum loss, then bytes of requests that are held. */
 SN_EXPORT void sn_server_counts(struct sn_server *s, uint64_t *values) {
     pthread_mutex_lock(&s->mutex);
     memcpy(values, s->losses, sizeof s->losses);
-    values[N_LOSSES] = s->n_conns;
-    values[N_LOSSES + 1] = s->n_slots - s->n_free;
-    values[N_LOSSES + 2] = s->held;
+    values[N_LOSSES] = s->held;
     pthread_mutex_unlock(&s->mutex);
 }

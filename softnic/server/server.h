@@ -64,6 +64,8 @@ struct call {
     int compressed, half_closed;
     struct hand_item *farewell; /* so that Python hears of a stream's end whatever happens */
     uint32_t pending; /* messages of a stream that Python has not done with */
+    STAILQ_HEAD(, hand_item) later; /* those of them that don't wait in its queue yet */
+    uint32_t n_queued;              /* those that do */
     size_t credit;    /* bytes that the client may send instead of those that are done */
     /* towards the client */
     STAILQ_HEAD(, message) out;
@@ -161,6 +163,8 @@ struct hand_queue {
 
 /* Takes the call's body over; NULL without memory (the call is ended then). */
 struct hand_item *hand_over(struct call *c, enum queue q, enum kind kind);
+void hand_message(struct call *c, size_t credit); /* a stream's, in turns with other streams' */
+void hand_half_closed(struct call *c);            /* after its messages */
 int hand_open(struct call *c);  /* tells Python of a stream; -1 without memory, as above */
 void hand_gone(struct call *c); /* and of its end */
 void hand_free(struct sn_server *s, struct hand_item *i);

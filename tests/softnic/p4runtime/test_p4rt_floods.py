@@ -169,3 +169,42 @@ def _arbitrations() -> Iterator[p4r.StreamMessageRequest]:
         message.arbitration.device_id = 1
         message.arbitration.election_id.CopyFrom(U128.encode(number))
         yield message
+
+
+def test_a_flooding_stream_takes_turns_with_others(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many of its messages wait, another stream's arbitration is next but a few."""
+    flooding, blocking, other = (target.client().stream() for _ in range(3))
+    flooding.arbitrate(1)
+    flooding.standing()
+    handled = []
+    arbitrate = target.device.clients.arbitrate
+
+    def noted(client: object, message: p4r.MasterArbitrationUpdate) -> None:
+        refused = target.device.drops.counts().get("packet-out refused: INVALID_ARGUMENT", 0)
+        handled.append((U128.decode(message.election_id), refused))
+        arbitrate(client, message)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(target.device.clients, "arbitrate", noted)
+    wrong = p4r.StreamMessageRequest()
+    wrong.packet.payload = b"?"
+    with target.plane.exclusive():  # the thread of streams waits for its end
+        blocking.arbitrate(2)
+        deadline = time.monotonic() + WAIT_S
+        while not handled:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        for _ in range(1000):
+            flooding.send(wrong)
+        while target.server._front.held() < 1000 * wrong.ByteSize():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        other.arbitrate(3)
+        while target.server._front.held() <= 1000 * wrong.ByteSize():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    assert other.standing() == (0, 3)
+    assert handled[0] == (2, 0)
+    assert handled[1][0] == 3
+    assert handled[1][1] <= 64

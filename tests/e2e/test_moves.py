@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from streams import Stream
 
 from dysco.topo import boxes, movable
 from dysco.topo.controller import HostState, conntrack_helper
+from dysco.topo.devices import tool_path
 from dysco.topo.spec import DeviceSpec, TopologySpec
 from dysco.topo.topology import Topology
 from dysco.topo.visit import Visit
@@ -31,6 +33,8 @@ PATIENT: dict[str, int | float] = {
     "connect_timeout": 30.0,
     "move_timeout": 20.0,
     "hold_time": 1.0,
+    # Ports of a box that has just left rest for longer than that box keeps its entries.
+    "port_quarantine": 60.0,
 }
 BOXES = ("firewall", "firewall2", "nat", "nat2")
 APPS = ("app", "app2")
@@ -197,6 +201,16 @@ def test_a_command_that_fails_leaves_the_session_where_it_was(
     assert failed["state"] == "failed"
     assert "no such luck" in failed["why"]
     assert f"host broken: session {stream.id}: {verb} of its state" in network.log()
+    argv = [
+        tool_path("dysco-ctl"),
+        "--server",
+        network.controller.url,
+        "session",
+        "show",
+        stream.id,
+    ]
+    shown = network.topology.devices.run(list(map(str, argv)))
+    assert re.search(f"change +failed: {verb} .*no such luck .client > {new} > server.", shown)
     stream.wait_more()
     assert stream.chain() == ["client", old, "server"]
     assert [network.dropped(name) for name in (old, new)] == before

@@ -82,6 +82,7 @@ class Agent:
                 connect=settings.connect_timeout,
                 hold=settings.hold_time,
                 move=settings.move_timeout,
+                at_once=settings.changes_at_once,
             )
         self._reconfigurer = Reconfigurer(self._core, patience)
         self._incoming = Incoming(self._core, self._reconfigurer)

@@ -42,6 +42,8 @@ class Settings:
     """How long it may take until a session's state has come from one host to the next."""
     hold_time: float = 0.2
     """How long packets are held meanwhile; later ones are dropped, and TCP sends them again."""
+    changes_at_once: int = 256
+    """How many changes of chains that begin here may be between their start and their switch."""
     max_sessions: int = 65536
     max_pending: int = 8192
     """Sessions under set-up at once."""
@@ -69,6 +71,7 @@ class Settings:
             "connect_timeout",
             "move_timeout",
             "hold_time",
+            "changes_at_once",
             "max_sessions",
             "max_pending",
             "max_hops",

@@ -27,8 +27,12 @@ POLICIES = [
     PolicyArgs(f"tcp and dst port {FREE}", ()),
     PolicyArgs(f"tcp and dst port {CHAINED}", ("a", "middle", "b")),
 ]
-PATIENT: dict[str, int | float] = {"lock_timeout": 30.0, "connect_timeout": 30.0}
-"""A phase lasts as long as a test holds it."""
+PATIENT: dict[str, int | float] = {
+    "lock_timeout": 30.0,
+    "connect_timeout": 30.0,
+    "changes_at_once": 8,
+}
+"""A phase lasts as long as a test holds it, and few sessions are enough for some to wait."""
 
 _PORTS = count(20_000)
 _WRAP = 1 << 32

@@ -278,7 +278,8 @@ def test_agents_of_two_daemons(caged: None, tmp_path_factory: pytest.TempPathFac
     spec = TopologySpec(hosts, devices)
     directory = tmp_path_factory.mktemp("two")
     daemons = [["nic1"], ["nic2", "nic3"]]
-    with running(spec, directory, POLICIES[:2], daemons=daemons) as network:
+    settings = {"connect_timeout": 0.5}
+    with running(spec, directory, POLICIES[:2], settings=settings, daemons=daemons) as network:
         stream = Stream(network, 90)
         # The first daemon knows its own host, and the boxes that the session goes through.
         assert stream.chain() == ["client", "counter"]

@@ -40,6 +40,9 @@ class Handshakes:
             return [self._core.tell(Level.WARNING, Count.HEADER_MALFORMED, str(error))]
         if self._given_up.knows(header.session_id, opening.id):
             return self._unknown()
+        if here is not None and here.member.has_ended(opening.id):
+            # It was sent again, and came late: its path is in use by now, or was given up.
+            return self._unknown()
         right = here.member.right if here is not None else None
         if here is None or right is None or right.id != opening.id:
             return None

@@ -143,6 +143,10 @@ class Member:
             for part in (self.left, self.right, self.source, self.target)
         ) and self.lock.state in (LockState.UNLOCKED, LockState.GONE)
 
+    def has_ended(self, about: ReconfigurationId) -> bool:
+        """True if this host was its right anchor, and it is over."""
+        return about.number <= self.finished_right.get(about.left, 0)
+
     # From the operator.
 
     def request(self, right: int, at_least: int = 0, change: Change = Change.PATH) -> RequestLock:
@@ -527,7 +531,7 @@ class Member:
         if isinstance(message, RequestLock):
             if self.lock.state is LockState.GONE:
                 return self._route(self.lock.request(message), message)
-            if message.id.number <= self.finished_right.get(message.id.left, 0):
+            if self.has_ended(message.id):
                 return []
             if message.change is Change.MOVE_END:
                 return self._as_old_end(message)

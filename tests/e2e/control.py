@@ -21,6 +21,8 @@ from types import TracebackType
 
 from chained import Network, nft
 
+from dysco.agent.reconfigure.in_band import OPTION
+
 PORT = 17529
 _ETH_P_IP = 0x0800
 _OUTGOING = 4
@@ -42,18 +44,23 @@ class Kind(IntEnum):
     DRAINED = 8
     ASK_REVOKE = 9
     REVOKED = 10
+    CUTOFF = 11
 
 
-def dropped(kind: Kind) -> str:
-    """The nft rule that loses all messages of a kind."""
-    magic = int.from_bytes(_AGENTS, "big")
-    return f"{_FORWARD} @th,64,32 {magic:#x} @th,104,8 {int(kind)} counter drop"
+def dropped(kind: Kind, sender: str = "") -> str:
+    """The nft rules that lose all messages of a kind, as datagrams and in band; of one sender."""
+    who = f"ip saddr {sender} " if sender else ""
+    magic, option = (int.from_bytes(b, "big") for b in (_AGENTS, OPTION))
+    datagram = f"{who}{_FORWARD} @th,64,32 {magic:#x} @th,104,8 {int(kind)} counter drop"
+    in_band = f"{who}meta l4proto tcp @th,160,64 {option:#x} @th,264,8 {int(kind)} counter drop"
+    return f"{datagram}\n {in_band}"
 
 
 def announcements_dropped(sender: str) -> str:
-    """The nft rule that loses the announcements of a host's device."""
+    """The nft rules that lose the announcements of a host's device, and those of its agent."""
     magic = int.from_bytes(_DEVICES, "big")
-    return f"ip saddr {sender} {_FORWARD} @th,64,32 {magic:#x} counter drop"
+    announcement = f"ip saddr {sender} {_FORWARD} @th,64,32 {magic:#x} counter drop"
+    return f"{announcement}\n {dropped(Kind.CUTOFF, sender)}"
 
 
 @contextmanager
@@ -63,7 +70,7 @@ def rule(network: Network, text: str) -> Iterator[None]:
         yield
 
 
-Fate = Callable[[Kind | None, random.Random], list[float]]
+Fate = Callable[[int | None, random.Random], list[float]]
 """What becomes of a datagram: seconds until each of its copies goes on. None: an announcement."""
 
 
@@ -124,6 +131,6 @@ class Weather:
             return
         self.seen += 1
         content = udp[_UDP:]
-        kind = Kind(content[5]) if content.startswith(_AGENTS) else None
+        kind = content[5] if content.startswith(_AGENTS) else None
         for delay in self._fate(kind, self._source):
             heapq.heappush(self._late, (time.monotonic() + delay, next(self._number), packet))

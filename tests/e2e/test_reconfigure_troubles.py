@@ -121,20 +121,20 @@ def test_ten_in_a_row(network: Sessions) -> None:
 
 def first_ones_lost() -> Fate:
     """The first two of each kind are lost."""
-    seen: Counter[Kind | None] = Counter()
+    seen: Counter[int | None] = Counter()
 
-    def fate(kind: Kind | None, source: random.Random) -> list[float]:
+    def fate(kind: int | None, source: random.Random) -> list[float]:
         seen[kind] += 1
         return [] if seen[kind] <= 2 else [0.0]
 
     return fate
 
 
-def three_times_each(kind: Kind | None, source: random.Random) -> list[float]:
+def three_times_each(kind: int | None, source: random.Random) -> list[float]:
     return [0.0, 0.02, 0.2]
 
 
-def bad(kind: Kind | None, source: random.Random) -> list[float]:
+def bad(kind: int | None, source: random.Random) -> list[float]:
     """Some are lost, some come more than once, and all in any order, up to 0.3 s late."""
     copies = source.choice((0, 1, 1, 2, 3))
     return [source.random() ** 3 * 0.3 for _ in range(copies)]

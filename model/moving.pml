@@ -206,10 +206,13 @@ inline go_back(event) {
     :: d_step { left == M_SWITCHING && !todo[0] && gate[0] == HELD && hold[0] != LETS_GO -> let_go(0) } \
     :: d_step { left == M_SWITCHING && !todo[0] && HAS(DONE_SETTLE) && (END || HAS(DONE_SWITCH)) -> \
         GO_LEFT(E_DONE_SETTLE, M_RELEASING); let_go(0) } \
+    :: d_step { left == M_SWITCHING && !todo[0] && HAS(DONE_SETTLE) && HAS(DONE_SWITCH) -> \
+        GO_LEFT(E_DONE_SWITCH, M_RELEASING); let_go(0) } \
     :: d_step { left == M_RELEASING && !HAS(RELEASE) -> PUT(RELEASE) } \
     :: d_step { left == M_RELEASING && HAS(ACK_RELEASE) -> GO_LEFT(E_ACK_RELEASE, M_FINISHED) } \
     /* Back, for as long as nothing is decided. */ \
     :: d_step { L_BEFORE -> go_back(E_CANCEL) } \
+    :: d_step { left == M_LOCKING && HAS(REQUEST) -> go_back(E_NACK_LOCK) } \
     :: d_step { HAS(FAILED) && (left == M_PREPARING || left == M_HOLDING || left == M_MOVING) -> \
         go_back(E_MOVE_FAILED) } \
     :: d_step { left == M_CANCELLING && !ended && !HAS(CANCEL) -> PUT(CANCEL) } \
@@ -222,8 +225,8 @@ inline go_back(event) {
         fi } \
     :: d_step { left == M_CANCELLING && HAS(ACK_RELEASE) -> \
         GO_LEFT(E_ACK_RELEASE, M_FAILED); let_go(0) } \
-    /* The new host asks how it went. */ \
-    :: d_step { (left == M_CANCELLING || left == M_FAILED) && HAS(DONE_EXPORT) && !HAS(CANCEL_NEW) -> \
+    /* The new host is told, and told when it asks how it went. */ \
+    :: d_step { (left == M_CANCELLING || (left == M_FAILED && HAS(DONE_EXPORT))) && !ended && !HAS(CANCEL_NEW) -> \
         PUT(CANCEL_NEW) }
 
 #ifdef BUG_SWITCH_EARLY

@@ -55,9 +55,11 @@ class Event(StrEnum):
     SESSION_OVER = "the session ended"
     PATIENCE = "no answer to the end for too long"
     # Moves of a session's state: messages, and what a host says of its copy.
+    MOVE_OUT = "MoveOut"
     MOVE_IN = "MoveIn"
     JOIN = "Join"
     CHUNKS = "Chunk"
+    GOT = "Got"
     MOVE_FAILED = "MoveFailed"
     DO_HOLD = "DoMove hold"
     DO_EXPORT = "DoMove export"
@@ -66,6 +68,7 @@ class Event(StrEnum):
     DONE_PREPARE = "MoveDone prepare"
     DONE_HOLD = "MoveDone hold"
     DONE_EXPORT = "MoveDone export"
+    DONE_SWITCH = "MoveDone switch"
     DONE_SETTLE = "MoveDone settle"
     QUIET = "all has left"
     EXPORTED = "the copy is there"
@@ -196,10 +199,104 @@ MODEL = (
 )
 """What the model does, and the code."""
 
+MOVES = (
+    _rows(
+        Role.MOVE,
+        ("none", E.START, "locking"),
+        ("locking", E.ACK_LOCK, "preparing"),
+        ("locking", E.NACK_LOCK, "cancelling"),
+        ("locking", E.CANCEL, "cancelling"),
+        ("locking", E.SESSION_OVER, "cancelling"),
+        ("preparing", E.DONE_PREPARE, "holding"),
+        ("preparing", E.DONE_PREPARE, "moving"),  # an end moves: nobody is right of it
+        ("preparing", E.MOVE_FAILED, "cancelling"),
+        ("preparing", E.CANCEL, "cancelling"),
+        ("preparing", E.SESSION_OVER, "cancelling"),
+        ("holding", E.DONE_HOLD, "moving"),
+        ("holding", E.MOVE_FAILED, "cancelling"),
+        ("holding", E.CANCEL, "cancelling"),
+        ("holding", E.SESSION_OVER, "cancelling"),
+        ("moving", E.DONE_EXPORT, "switching"),
+        ("moving", E.MOVE_FAILED, "cancelling"),
+        ("moving", E.CANCEL, "cancelling"),
+        ("moving", E.SESSION_OVER, "cancelling"),
+        ("switching", E.DONE_SETTLE, "releasing"),
+        ("switching", E.DONE_SWITCH, "releasing"),
+        ("switching", E.SESSION_OVER, "cancelling"),
+        ("releasing", E.ACK_RELEASE, "finished"),
+        ("cancelling", E.ACK_CANCEL, "failed"),
+        ("cancelling", E.ACK_RELEASE, "failed"),
+    )
+    | _rows(
+        Role.JOIN,
+        ("none", E.REQUEST, "locked"),
+        ("locked", E.JOIN, "joined"),
+        ("locked", E.RELEASE, "finished"),
+        ("locked", E.CANCEL_LOCK, "cancelled"),
+        ("locked", E.SESSION_OVER, "cancelled"),
+        ("joined", E.DO_HOLD, "holding"),
+        ("joined", E.DO_SWITCH, "switched"),
+        ("joined", E.RELEASE, "finished"),
+        ("joined", E.CANCEL_LOCK, "cancelled"),
+        ("joined", E.SESSION_OVER, "cancelled"),
+        ("holding", E.PATIENCE, "joined"),
+        ("holding", E.RECOVER, "joined"),
+        ("holding", E.DO_SWITCH, "switched"),
+        ("holding", E.RELEASE, "finished"),
+        ("holding", E.CANCEL_LOCK, "cancelled"),
+        ("holding", E.SESSION_OVER, "cancelled"),
+        ("switched", E.RELEASE, "finished"),
+        ("switched", E.SESSION_OVER, "cancelled"),
+    )
+    | _rows(
+        Role.SOURCE,
+        ("none", E.REQUEST, "leaving"),
+        ("leaving", E.DO_EXPORT, "quieting"),
+        ("leaving", E.RELEASE, "gone"),
+        ("leaving", E.CANCEL_LOCK, "back"),
+        ("quieting", E.QUIET, "exporting"),
+        ("quieting", E.RELEASE, "gone"),
+        ("quieting", E.CANCEL_LOCK, "back"),
+        ("exporting", E.EXPORTED, "sending"),
+        ("exporting", E.RELEASE, "gone"),
+        ("exporting", E.CANCEL_LOCK, "back"),
+        ("sending", E.RELEASE, "gone"),
+        ("sending", E.CANCEL_LOCK, "back"),
+    )
+    | _rows(
+        Role.TARGET,
+        ("none", E.MOVE_IN, "arriving"),
+        ("arriving", E.CHUNKS, "importing"),
+        ("arriving", E.FORSAKEN, "dropped"),
+        ("arriving", E.CANCEL_LOCK, "dropped"),
+        ("arriving", E.SESSION_OVER, "dropped"),
+        ("importing", E.IMPORTED, "imported"),
+        ("importing", E.FORSAKEN, "dropped"),
+        ("importing", E.CANCEL_LOCK, "dropped"),
+        ("importing", E.SESSION_OVER, "dropped"),
+        ("imported", E.DO_SETTLE, "settled"),
+        ("imported", E.SESSION_OVER, "settled"),
+        ("imported", E.CANCEL_LOCK, "dropped"),
+    )
+)
+"""The same for moves of a session's state."""
+
 TIMED = _rows(
     Role.LEFT,
     ("releasing", E.PATIENCE, "finished"),
     ("cancelling", E.PATIENCE, "failed"),
+)
+TIMED_MOVES = _rows(
+    Role.MOVE,
+    ("switching", E.PATIENCE, "releasing"),
+    ("releasing", E.PATIENCE, "finished"),
+    ("cancelling", E.PATIENCE, "failed"),
+) | _rows(
+    Role.JOIN,
+    ("locked", E.FORSAKEN, "cancelled"),
+    ("joined", E.FORSAKEN, "cancelled"),
+    ("holding", E.FORSAKEN, "cancelled"),
+    ("switched", E.FORSAKEN, "finished"),
 )
 """What the code does only where nothing came through for longer than the model's faults last."""
 

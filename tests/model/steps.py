@@ -11,8 +11,13 @@ import pytest
 
 from dysco.agent.reconfigure.left import LeftAnchor
 from dysco.agent.reconfigure.locking import Lock
+from dysco.agent.reconfigure.messages import DoMove, MoveDone
+from dysco.agent.reconfigure.move_left import LeftMove
+from dysco.agent.reconfigure.move_right import RightMove
 from dysco.agent.reconfigure.right import RightAnchor
 from dysco.agent.reconfigure.segment import ACK, RST, SYN, Segment
+from dysco.agent.reconfigure.source import Source
+from dysco.agent.reconfigure.target import Target
 from model.table import Event, Role, Step
 
 CALLS: dict[type, dict[str, Event | None]] = {
@@ -48,10 +53,52 @@ CALLS: dict[type, dict[str, Event | None]] = {
 }
 """What moves a state, by the method that is told of it; None: its argument says what it is."""
 
+MOVE_CALLS: dict[type, dict[str, Event | None]] = {
+    LeftMove: {
+        "__init__": Event.START,
+        "message": None,
+        "cancel": Event.CANCEL,
+        "session_over": Event.SESSION_OVER,
+        "wake": Event.PATIENCE,
+    },
+    RightMove: {
+        "__init__": Event.REQUEST,
+        "message": None,
+        "forsaken": Event.FORSAKEN,
+        "recover": Event.RECOVER,
+        "session_over": Event.SESSION_OVER,
+        "wake": Event.PATIENCE,
+    },
+    Source: {
+        "__init__": Event.REQUEST,
+        "message": None,
+        "wake": Event.QUIET,
+        "exported": Event.EXPORTED,
+        "back": Event.CANCEL_LOCK,
+        "gone": Event.RELEASE,
+    },
+    Target: {
+        "__init__": Event.MOVE_IN,
+        "message": None,
+        "imported": Event.IMPORTED,
+        "session_over": Event.SESSION_OVER,
+        "wake": Event.FORSAKEN,
+        "drop": Event.CANCEL_LOCK,
+    },
+}
+
 _OUTER = ("message", "closing", "forsaken", "new_path")
 """They say what happened, whatever they call; else the innermost does."""
 
-_ROLES = {Lock: Role.LOCK, LeftAnchor: Role.LEFT, RightAnchor: Role.RIGHT}
+_ROLES = {
+    Lock: Role.LOCK,
+    LeftAnchor: Role.LEFT,
+    RightAnchor: Role.RIGHT,
+    LeftMove: Role.MOVE,
+    RightMove: Role.JOIN,
+    Source: Role.SOURCE,
+    Target: Role.TARGET,
+}
 
 
 def _event(named: Event | None, argument: Any) -> Event:
@@ -62,11 +109,15 @@ def _event(named: Event | None, argument: Any) -> Event:
             return Event.REFUSED
         return Event.SYN if argument.flags & (SYN | ACK) == SYN else Event.OPEN
     name = type(argument).__name__
+    if isinstance(argument, DoMove | MoveDone):
+        return Event(f"{name} {argument.step.name.lower()}")
     return Event.DRAINED if name == "Drained" else Event(name)
 
 
 @contextmanager
-def traced() -> Iterator[set[Step]]:
+def traced(
+    watched: dict[type, dict[str, Event | None]] = CALLS,
+) -> Iterator[set[Step]]:
     """The steps that are taken meanwhile."""
     steps: set[Step] = set()
     calls: list[tuple[str, Event]] = []
@@ -95,7 +146,7 @@ def traced() -> Iterator[set[Step]]:
         return set_
 
     with pytest.MonkeyPatch.context() as patch:
-        for kind, methods in CALLS.items():
+        for kind, methods in watched.items():
             for name, named in methods.items():
                 patch.setattr(kind, name, reports(name, named, getattr(kind, name)))
             patch.setattr(kind, "__setattr__", setter(_ROLES[kind]), raising=False)
@@ -106,4 +157,6 @@ def _cause(calls: list[tuple[str, Event]]) -> Event:
     name, event = calls[-1]
     if name == "_maybe_release":
         return event
+    if name == "drop" and len(calls) > 1:
+        return calls[-2][1]
     return next((e for outer, e in calls if outer in _OUTER), event)

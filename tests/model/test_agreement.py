@@ -7,25 +7,54 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
+from dysco.agent.events import Sides
+from dysco.agent.model import FiveTuple
 from dysco.agent.reconfigure.left import LeftAnchor, LeftState, Patience
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.member import Role as AnchorRole
-from dysco.agent.reconfigure.messages import Ends, Leg, ReconfigurationId, RequestLock
+from dysco.agent.reconfigure.messages import (
+    Ends,
+    Leg,
+    MoveFailed,
+    ReconfigurationId,
+    RequestLock,
+)
+from dysco.agent.reconfigure.move_left import LeftMove, MoveState, Parties
+from dysco.agent.reconfigure.move_right import JoinState, RightMove
 from dysco.agent.reconfigure.right import RightAnchor, RightState
 from dysco.agent.reconfigure.segment import RST, Segment
+from dysco.agent.reconfigure.source import Source, SourceState
 from dysco.agent.reconfigure.state import Entry, Registers
-from model.table import LEFT, LOCK, MODEL, RIGHT, TIMED
-from tests.model.steps import traced
+from dysco.agent.reconfigure.target import Between, Target, TargetState
+from model.table import (
+    JOIN,
+    LEFT,
+    LOCK,
+    MODEL,
+    MOVE,
+    MOVES,
+    RIGHT,
+    SOURCE,
+    TARGET,
+    TIMED,
+    TIMED_MOVES,
+)
+from tests.model.steps import MOVE_CALLS, traced
+from tests.reconfigure.agents.stories import MOVES as STORIES
+from tests.reconfigure.agents.stories import move
+from tests.reconfigure.agents.world import World as AgentWorld
 from tests.reconfigure.simulation.network import Weather
 from tests.reconfigure.simulation.node import Node
 from tests.reconfigure.simulation.scenarios import KINDS, scenario
 from tests.reconfigure.simulation.world import Scenario, Step, World
 
-LEAST, MOST = 25, 60
+LEAST, MOST = 20, 60
 """Seeds of each kind: as many as it takes to see all steps."""
+LEAST_MOVES = 5
 POLL = 0.0001
 
 
@@ -156,7 +185,58 @@ def test_the_code_takes_the_steps_of_the_table() -> None:
     assert not missing, f"rows of the table that the code never takes: {missing}"
 
 
+def _rare_in_moves() -> None:
+    """What random runs hardly ever hit: put into a state, and told of what ends it."""
+    ends = Ends(0, 0, timestamps=True, sack=True)
+    about = ReconfigurationId(0, 1)
+    request = RequestLock(about, 2, 1, 1, ends)
+    leg, patience = Leg(Entry(), Registers()), Patience()
+    for state in (MoveState.PREPARING, MoveState.HOLDING):
+        _left_move(request, state).message(MoveFailed(about, "no room"), leg)
+    for state in (MoveState.PREPARING, MoveState.HOLDING, MoveState.SWITCHING):
+        _left_move(request, state).session_over(leg)
+    for at in (JoinState.LOCKED, JoinState.JOINED, JoinState.HOLDING, JoinState.SWITCHED):
+        right = RightMove(request, patience)
+        right.state = at
+        right.session_over()
+    right = RightMove(request, patience)
+    right.state = JoinState.HOLDING
+    right.wake(leg)
+    source = Source(about, patience)
+    source.state = SourceState.QUIETING
+    source.gone()
+    nowhere = FiveTuple(ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 2)
+    for target_state in (TargetState.ARRIVING, TargetState.IMPORTING, TargetState.IMPORTED):
+        for event in (Target.wake, Target.session_over):
+            target = Target(about, Between(1, Sides(nowhere, None), 3, nowhere), patience)
+            target.state = target_state
+            event(target)
+
+
+def _left_move(request: RequestLock, state: MoveState) -> LeftMove:
+    move = LeftMove(request, Parties(1, 3, 2), Patience())
+    move.state = state
+    return move
+
+
+def test_moves_take_the_steps_of_the_table() -> None:
+    with traced(MOVE_CALLS) as steps:
+        _rare_in_moves()
+        for seed in range(MOST):
+            for kind in STORIES:
+                AgentWorld(seed, move(seed, kind)).run()
+            if seed >= LEAST_MOVES and steps >= MOVES:
+                break
+    extra, missing = sorted(steps - MOVES - TIMED_MOVES), sorted(MOVES - steps)
+    assert not extra, f"steps of the code that are not in the table: {extra}"
+    assert not missing, f"rows of the table that the code never takes: {missing}"
+
+
 def test_states_are_the_code_s() -> None:
     assert set(LOCK) == {state.value for state in LockState}
     assert set(LEFT) - {"none"} == {state.value for state in LeftState}
     assert set(RIGHT) - {"none"} == {state.value for state in RightState}
+    assert set(MOVE) - {"none"} == {state.value for state in MoveState}
+    assert set(JOIN) - {"none"} == {state.value for state in JoinState}
+    assert set(SOURCE) - {"none"} == {state.value for state in SourceState}
+    assert set(TARGET) - {"none"} == {state.value for state in TargetState}

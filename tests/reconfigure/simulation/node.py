@@ -10,8 +10,16 @@ from functools import partial
 from dysco.agent.reconfigure import arrival, departure, handover, messages
 from dysco.agent.reconfigure.left import Patience
 from dysco.agent.reconfigure.locking import Lock
-from dysco.agent.reconfigure.member import Member, Order, Post, RefusedError, Role
-from dysco.agent.reconfigure.messages import Do, Message, ReconfigurationId, RequestLock, Toward
+from dysco.agent.reconfigure.member import Member, Order, RefusedError, Role
+from dysco.agent.reconfigure.messages import (
+    Do,
+    Message,
+    Post,
+    ReconfigurationId,
+    RequestLock,
+    Toward,
+)
+from dysco.agent.reconfigure.right import RightAnchor
 from dysco.agent.reconfigure.segment import SYN, Segment
 from dysco.agent.reconfigure.state import Announcement, Entry, Registers, To, Way
 from tests.reconfigure.simulation.boxes import LEFT, RIGHT
@@ -226,6 +234,10 @@ class Node:
     def stays(self) -> str:
         return ""
 
+    @property
+    def is_end(self) -> bool:
+        return self.neighbours[RIGHT] is None
+
     def _leg(self, role: Role) -> Leg:
         return self.legs[RIGHT if role is Role.LEFT else LEFT]
 
@@ -325,7 +337,7 @@ class Node:
             before = self.member.right
             orders = self.member.message(sender, message)
             after = self.member.right
-            if after is not None and after is not before:
+            if isinstance(after, RightAnchor) and after is not before:
                 leg, token = self.legs[LEFT], after.token
                 leg.new_hop = self.new_hops.get(token)
                 leg.peer = self.peers.get(token, leg.peer)

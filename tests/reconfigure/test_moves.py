@@ -20,6 +20,7 @@ from dysco.agent.model import FiveTuple
 from dysco.agent.options import Negotiated
 from dysco.agent.reconfigure.facts import pack_cargo, pack_facts, read_cargo, read_facts
 from dysco.agent.reconfigure.held import cut
+from dysco.agent.reconfigure.messages import Deltas
 from dysco.agent.reconfigure.segment import ACK, CWR, FIN, PSH
 from dysco.agent.reconfigure.state import Entry, OldWay, Registers
 from dysco.agent.record import RecordError
@@ -189,10 +190,15 @@ def _session(*, goes_on: bool) -> Session:
     return session
 
 
-@given(st.builds(OldWay, WORDS, WORDS, WORDS, st.integers(0, 14), st.none() | WORDS), st.booleans())
-def test_facts_are_read_as_they_were(way: OldWay, goes_on: bool) -> None:
+@given(
+    st.builds(OldWay, WORDS, WORDS, WORDS, st.integers(0, 14), st.none() | WORDS),
+    st.booleans(),
+    st.none() | st.builds(Deltas, WORDS, WORDS),
+)
+def test_facts_are_read_as_they_were(way: OldWay, goes_on: bool, fixed: Deltas | None) -> None:
     session, entry = _session(goes_on=goes_on), Entry(way, scale_own=3, scale_heard=4)
-    facts = read_facts(pack_facts(_ENDS, [(leg, entry) for leg in session.legs]))
+    facts = read_facts(pack_facts(_ENDS, [(leg, entry) for leg in session.legs], fixed))
+    assert facts.fixed == fixed
     assert facts.subsession == _ENDS
     assert [leg.emitted for leg in facts.legs] == [leg.emitted for leg in session.legs]
     assert all(leg.entry == entry and leg.next == leg.emitted.dst for leg in facts.legs)

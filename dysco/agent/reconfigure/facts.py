@@ -1,6 +1,6 @@
 """What one host must know of a session to take another's place in it, as bytes.
 
-    facts   left subsession | per leg: five-tuple there, constants, record
+    facts   left subsession | per leg: five-tuple there, constants, record | bytes added by the host
             before anything is held
     cargo   per leg: registers, how far it is closed | the host's own state
             when nothing passes any more
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dysco.agent.model import Address, FiveTuple
+from dysco.agent.reconfigure.messages import Deltas
 from dysco.agent.reconfigure.serial import MODULUS
 from dysco.agent.reconfigure.state import Entry, OldWay, Path, Registers
 from dysco.agent.record import (
@@ -30,6 +31,7 @@ from dysco.agent.record import (
 from dysco.agent.session import Leg
 
 _ENTRY = struct.Struct("!IIIBBIBBI")
+_FIXED = struct.Struct("!II")
 _REGISTERS = struct.Struct("!7IB")
 _FIN_SENT, _LEG_FIN_SENT, _LEG_FIN_RECEIVED, _LEG_RESET = 1, 2, 4, 8
 _MAX_SCALE = 14
@@ -55,6 +57,8 @@ class Facts:
     """From the left anchor to the new host."""
     legs: tuple[LegFacts, ...]
     """Left, and right if the session goes on."""
+    fixed: Deltas | None = None
+    """What the old host says that it added to the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +79,17 @@ class Cargo:
     state: bytes
 
 
-def pack_facts(subsession: FiveTuple, legs: Sequence[tuple[Leg, Entry]]) -> bytes:
+def pack_facts(
+    subsession: FiveTuple, legs: Sequence[tuple[Leg, Entry]], fixed: Deltas | None = None
+) -> bytes:
     """What the new host must know at first."""
     parts = [pack_tuple(subsession), bytes((len(legs),))]
     for leg, entry in legs:
         record = long_record(leg)
         parts += [pack_tuple(leg.emitted), pack_address(leg.sent.dst), _pack_entry(entry)]
         parts += [len(record).to_bytes(2, "big"), record]
+    if fixed is not None:
+        parts.append(_FIXED.pack(fixed.rightwards % MODULUS, fixed.leftwards % MODULUS))
     return b"".join(parts)
 
 
@@ -96,10 +104,14 @@ def read_facts(data: bytes) -> Facts:
         if record.leg is None or record.leg.accepted is None or record.is_right != bool(number):
             raise RecordError("a leg that is not established, or not in its place")
         legs.append(LegFacts(emitted, neighbour, entry, record))
-    reader.finish()
+    fixed = None
+    if rest := reader.rest():
+        if len(rest) != _FIXED.size:
+            raise RecordError(f"{len(rest)} bytes too many")
+        fixed = Deltas(*_FIXED.unpack(rest))
     if legs[0].record.session is None:
         raise RecordError("no session")
-    return Facts(subsession, tuple(legs))
+    return Facts(subsession, tuple(legs), fixed)
 
 
 def _count(reader: Reader) -> int:

@@ -104,7 +104,7 @@ class Moves:
             for role in _LEGS
             if (leg := here.session_leg(role)) is not None
         ]
-        facts = pack_facts(what.subsession, legs)
+        facts = pack_facts(what.subsession, legs, here.fixed)
         return self._post(here, what.to, MoveIn(about, facts))
 
     def load(self, here: Here, state: bytes) -> int:
@@ -198,6 +198,7 @@ class Moves:
         core.table.add(session)
         core.counters[Count.RECEIVED] += 1
         here = self._registry.of(session)
+        here.fixed = facts.fixed
         for role, leg_facts in zip(_LEGS, facts.legs, strict=False):
             here.entries[role] = leg_facts.entry
         was = Sides(left.emitted.reversed, right.emitted if right is not None else None)

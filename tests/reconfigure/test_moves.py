@@ -168,6 +168,26 @@ def test_a_restart_at_any_moment_leaves_the_session_whole(change: Change, dead: 
     assert "finished" in outcomes
 
 
+@pytest.mark.parametrize(
+    ("dead", "actions", "why"),
+    [
+        ("a", 1, "no answer while locking for 3 s"),
+        ("c", 1, "no answer while preparing for 2 s"),
+        ("c", 7, "no answer while moving for 2 s"),
+        ("server", 1, "no answer while locking for 3 s"),
+    ],
+)
+def test_who_is_not_heard_of_any_more_ends_it_in_time(dead: str, actions: int, why: str) -> None:
+    """An agent that stays away for long: the session is on its old path long before it is back."""
+    crashes = ((dead, actions, 20.0),)
+    story = replace(BUSY, sizes=(8000, 8000), linger=30.0, crashes=crashes, limit=100.0)
+    world = World(1, story).run()
+    assert world.outcomes == [("failed", why)], world.tale()
+    steps = [at for at, step in world.planes["client"].progress if step.state == "cancelling"]
+    # Where nobody answers an agent's messages, it says them ever more rarely.
+    assert steps[0] < 8, world.tale()
+
+
 def test_a_move_goes_there_and_back() -> None:
     back = replace(BOX, at=0.2, through=("a",))
     story = replace(BUSY, changes=(BOX, back), sizes=(20_000, 20_000), linger=0.5)

@@ -70,6 +70,8 @@ class MoveState(Enum):
 OVER = frozenset({MoveState.FINISHED, MoveState.FAILED})
 _BEFORE = frozenset({MoveState.LOCKING, MoveState.PREPARING, MoveState.HOLDING, MoveState.MOVING})
 """Nothing is decided yet."""
+_HOLDS = frozenset({MoveState.HOLDING, MoveState.MOVING, MoveState.SWITCHING, MoveState.CANCELLING})
+_PASSING = frozenset({"patience", "_waits", "_spent", "_kept"})
 _DECIDED = frozenset({MoveState.SWITCHING, MoveState.RELEASING, MoveState.FINISHED})
 
 
@@ -102,6 +104,17 @@ class LeftMove:
         """What was done of the switch, beyond this host."""
         self._ended = False
 
+    def __getstate__(self) -> dict[str, object]:
+        """For the journal: how long it has waited is no part of it."""
+        return {name: value for name, value in vars(self).items() if name not in _PASSING}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """From the journal; whoever reads it sets `patience`."""
+        vars(self).update(state)
+        self.patience = Patience()
+        self._waits = self.patience.first
+        self._spent = self._kept = 0.0
+
     @property
     def is_over(self) -> bool:
         """True when nothing more is to be done."""
@@ -123,7 +136,7 @@ class LeftMove:
         out: list[Do] = [SetEntry(entry)] if entry != leg.entry else []
         if not self.is_over:
             self._waits = self.patience.first
-            out += [*self._say(), Wake(self._waits)]
+            out += [*self._say(), self._wait()]
         return out
 
     def wake(self, leg: Leg) -> list[Do]:
@@ -155,7 +168,7 @@ class LeftMove:
 
     def _repeat(self) -> list[Do]:
         self._waits = min(self._waits * 2, self.patience.longest)
-        return [*self._say(), *self._keep(), Wake(self._waits)]
+        return [*self._say(), *self._keep(), self._wait()]
 
     def _keep(self) -> list[Do]:
         """Renews the lease of the hops' locks."""
@@ -305,7 +318,11 @@ class LeftMove:
         out: list[Do] = [self._report()]
         if state in OVER:
             return [*out, Wake(0)]
-        return [*out, *self._say(), Wake(self._waits)]
+        return [*out, *self._say(), self._wait()]
+
+    def _wait(self) -> Wake:
+        """Until it is said again: not longer where others wait too, while packets are held."""
+        return Wake(self._waits, exactly=self.state in _HOLDS)
 
     def _report(self) -> Report:
         return Report(self.id, self.state.value, self.why)

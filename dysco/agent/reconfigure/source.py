@@ -47,6 +47,7 @@ class SourceState(Enum):
 
 
 OVER = frozenset({SourceState.GONE, SourceState.BACK})
+_PASSING = frozenset({"patience", "_seen", "_still", "_spent", "_waits"})
 _SHUT = frozenset({SourceState.EXPORTING, SourceState.SENDING})
 
 
@@ -67,8 +68,16 @@ class Source:
         self._waits = patience.first
 
     def __getstate__(self) -> dict[str, object]:
-        """The journal needs no registers."""
-        return {**self.__dict__, "_seen": ()}
+        """For the journal: what was seen, and how long it has waited, is no part of it."""
+        return {name: value for name, value in vars(self).items() if name not in _PASSING}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """From the journal; whoever reads it sets `patience`."""
+        vars(self).update(state)
+        self.patience = Patience()
+        self._seen = ()
+        self._still = self._spent = 0.0
+        self._waits = self.patience.first
 
     @property
     def is_over(self) -> bool:

@@ -45,6 +45,7 @@ class TargetState(Enum):
 
 
 OVER = frozenset({TargetState.SETTLED, TargetState.DROPPED})
+_PASSING = frozenset({"patience", "_pieces", "_spent", "_waits"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,16 @@ class Target:
         return self.state in OVER
 
     def __getstate__(self) -> dict[str, object]:
-        """The journal keeps no pieces: after a restart the state must come anew."""
-        return {**self.__dict__, "_pieces": {}}
+        """For the journal, which keeps no pieces: after a restart the state must come anew."""
+        return {name: value for name, value in vars(self).items() if name not in _PASSING}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """From the journal; whoever reads it sets `patience`."""
+        vars(self).update(state)
+        self.patience = Patience()
+        self._pieces = {}
+        self._spent = 0.0
+        self._waits = self.patience.first
 
     def recover(self) -> list[Do]:
         """After a restart: pieces that came are lost, and nobody knows how far the import was."""

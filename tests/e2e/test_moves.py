@@ -83,11 +83,11 @@ def tracked(network: Network, name: str, port: int) -> list[boxes.Connection]:
     return [c for c in boxes.connections(network.host(name)) if c.original.sport == port]
 
 
-def steps(network: Network, session: str) -> list[str]:
+def steps(network: Network, session: str, left: str = "client") -> list[str]:
     """Of a session's moves, at its left anchor."""
     with network.controller.api() as client:
         told = client.get("v1", "events")
-    return [e["state"] for e in told if (e["session"], e["host"]) == (session, "client")]
+    return [e["state"] for e in told if (e["session"], e["host"]) == (session, left)]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -245,30 +245,24 @@ def test_what_can_t_be_moved_is_named_before_anything_begins(network: Network) -
     stream.finish()
 
 
-@pytest.mark.parametrize("when", ["holding", "moving", "switching"])
+@pytest.mark.parametrize("when", ["moving", "switching"])
 def test_kill_9_in_the_middle_of_a_move(network: Network, when: str) -> None:
     """The session is whole, here or there, and can be moved again."""
     guest = Guest(network, APP)
-    stream = Stream(network, FIREWALL)
     move = ("--move", "app=app2")
-    migrate = ("--replace", "firewall=firewall2", "--migrate-state")
-    for session, words in ((guest.id, move), (stream.id, migrate)):
-        network.controller.ctl("reconfigure", session, *words, "--no-wait")
-    wait_until(lambda: when in steps(network, stream.id), f"it to be {when}", 20.0, every=0.001)
+    network.controller.ctl("reconfigure", guest.id, *move, "--no-wait")
+    there = f"it to be {when}"
+    wait_until(lambda: when in steps(network, guest.id, "firewall"), there, 20.0, every=0.001)
     network.controller.process.kill()
     network.controller.launch()
     network.controller.wait_ready()
-    guest.wait_more()
-    stream.wait_more()
-    places = (["client", "firewall", "server"], ["client", "firewall2", "server"])
-    wait_until(lambda: stream.chain() in places, "one path", 20.0, every=0.2)
+    guest.wait_more(seconds=20.0)
     ends = (["client", "firewall", "app"], ["client", "firewall", "app2"])
     wait_until(lambda: guest.chain() in ends, "one end", 20.0, every=0.2)
     if guest.chain()[-1] == "app":
         (done,) = change(network, guest.id, *move)
         assert done["state"] == "finished", (done, network.log())
-    if stream.chain()[1] == "firewall":
-        stream.change(*migrate)
     guest.wait_more()
     guest.end()
-    stream.finish()
+    # A host that left, and was killed before it knew that all others know, waits for them for 30 s.
+    network.wait_empty(45.0)

@@ -100,6 +100,8 @@ class Count(StrEnum):
     """A control message that came on the session's own subsession."""
     CONTROL_UNKNOWN = "control_without_session"
     """A control message for a session that this host does not have."""
+    NEW_PATH_ENDED = "new_path_ended"
+    """The host, a proxy, ended a new path's handshake itself: its own SYN is refused."""
     NEW_PATH_UNKNOWN = "new_path_unexpected"
     """A segment of a new path's handshake that nobody waits for."""
     LEG_REFUSED = "leg_refused"

@@ -69,6 +69,8 @@ class Peer:
     name: str
     kind: str | None
     addresses: tuple[Address, ...]
+    ends_connections: bool = False
+    """A terminating proxy: it can't be put into a session that is there."""
 
 
 class OnFailure(Enum):

@@ -111,6 +111,11 @@ class Outgoing:
         if again and right is not None and now - right.syn_at < core.settings.syn_spacing:
             core.counters[Count.TOO_SOON] += 1
             return []
+        if session.opening and right is None and session.left is not None and session.left.answered:
+            # What it acknowledges on the new path would say nothing of the old one's bytes.
+            text = f"{session}: {core.host.name!r} ends connections itself: for new sessions only"
+            told = core.tell(Level.WARNING, Count.NEW_PATH_ENDED, text)
+            return [told, Send(refusal(segment).build(), Submit.PORT, port)]
         core.counters[Count.RETRANSMITTED if again else Count.SENT_ON] += 1
         try:
             actions = self._extend(session, segment, port, now)

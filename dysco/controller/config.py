@@ -222,11 +222,14 @@ class HostConfig(_Section):
     interfaces: tuple[InterfaceConfig, ...] = Field(min_length=1)
     state: StateConfig | None = None
     changes_stream: bool = False
+    ends_connections: bool = False
 
     @model_validator(mode="after")
     def _only_boxes_change(self) -> Self:
         if self.changes_stream and self.kind is None:
             raise ValueError("changes_stream: an end host changes nothing of what others send")
+        if self.ends_connections and self.kind is None:
+            raise ValueError("ends_connections: is said of middleboxes; an end host always does")
         return self
 
     @model_validator(mode="before")
@@ -329,6 +332,7 @@ class PeerConfig(_Section):
     name: Name
     kind: Name | None = None
     addresses: tuple[IpAddress, ...] = Field(min_length=1)
+    ends_connections: bool = False
 
 
 def _check_settings(value: object) -> Settings:
@@ -372,8 +376,12 @@ class Config(_Section):
     def all_peers(self) -> tuple[Peer, ...]:
         """Every host that a chain may name: those of our devices and the `[[peer]]`s."""
         return (
-            *(Peer(h.name, h.kind, h.addresses) for d in self.devices for h in d.hosts),
-            *(Peer(p.name, p.kind, p.addresses) for p in self.peers),
+            *(
+                Peer(h.name, h.kind, h.addresses, h.ends_connections)
+                for d in self.devices
+                for h in d.hosts
+            ),
+            *(Peer(p.name, p.kind, p.addresses, p.ends_connections) for p in self.peers),
         )
 
 

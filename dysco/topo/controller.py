@@ -204,6 +204,8 @@ def _device_lines(
         yield f"  port = {spec.port_of(host)}"
         yield f'  mac = "{host.mac}"'
         yield f"  addresses = {_addresses(host)}"
+        if host.kind == "proxy":
+            yield "  ends_connections = true"
         if host.changes_stream:
             yield "  changes_stream = true"
         if host.name in states:

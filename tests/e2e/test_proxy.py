@@ -14,7 +14,7 @@ from dysco.topo.proxy import TransparentProxy
 from dysco.topo.spec import DeviceSpec, TopologySpec
 from dysco.topo.waiting import wait_until
 
-WEB, FREE = 80, 95
+WEB, FREE, LATER = 80, 95, 96
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,11 @@ def network(caged: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         box("server", 4),
     )
     spec = TopologySpec(hosts, tuple(DeviceSpec(f"nic{h.subnet}", h.subnet) for h in hosts))
-    policy = PolicyArgs(f"tcp and (dst port {WEB} or dst port {FREE})", ("proxy",))
-    with running(spec, tmp_path_factory.mktemp("proxy"), [policy], web=(WEB,)) as network:
+    policies = [
+        PolicyArgs(f"tcp and (dst port {WEB} or dst port {FREE})", ("proxy",)),
+        PolicyArgs(f"tcp and dst port {LATER}", ()),
+    ]
+    with running(spec, tmp_path_factory.mktemp("proxy"), policies, web=(WEB,)) as network:
         yield network
 
 
@@ -64,6 +67,16 @@ def test_it_leaves_while_bytes_go_both_ways(
     before, start = sum(cpu_seconds(proxy.process.pid)), time.monotonic()
     stream.wait_more(3_000_000)
     assert sum(cpu_seconds(proxy.process.pid)) - before <= 0.02 * (time.monotonic() - start) + 0.02
+    stream.finish()
+
+
+def test_it_does_not_come_into_a_session_that_is_there(network: Network) -> None:
+    stream = Stream(network, LATER)
+    words = (stream.id, "--insert", "proxy", "--after", "client")
+    done = network.controller.ctl("reconfigure", *words, check=False)
+    assert "'proxy' ends connections itself" in done["refused"][0]["detail"]
+    stream.wait_more()
+    assert stream.chain() == ["client", "server"]
     stream.finish()
 
 

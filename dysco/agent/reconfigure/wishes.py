@@ -117,6 +117,10 @@ class Wishes:
         through = core.peers.resolve(event.through, leg.emitted, core.host.name)
         if right.name in (names := tuple(map(core.peers.name_of, through))):
             raise RefusedError(f"{right.name!r} can't be both on the new path and its end")
+        for name in names:
+            peer = core.peers.named(name)
+            if peer is not None and peer.ends_connections:
+                raise RefusedError(f"{name!r} ends connections itself: for new sessions only")
         version = leg.sent.src.version
         number = host_number(right.name)
         core.peers.reachable(right, version)

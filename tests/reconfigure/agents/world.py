@@ -27,7 +27,7 @@ from dysco.agent.events import (
     Tell,
 )
 from dysco.agent.model import Address, FiveTuple, Host, Interface, Peer, Policy
-from dysco.agent.options import negotiated, take_tag
+from dysco.agent.options import Negotiated, negotiated, take_tag
 from dysco.agent.packet import ACK, RST, SYN
 from dysco.agent.reconfigure.frames import to_frame, to_segment
 from dysco.agent.reconfigure.locking import LockState
@@ -36,7 +36,7 @@ from dysco.agent.reconfigure.serial import add
 from dysco.agent.session import State
 from tests.reconfigure.agents.network_nat import NetworkNat
 from tests.reconfigure.agents.plane import Datagram, Frame, Packet, Plane
-from tests.reconfigure.simulation.boxes import Box, Firewall, Inserter, Shifter
+from tests.reconfigure.simulation.boxes import Box, Firewall, Inserter, Proxy, Shifter
 from tests.reconfigure.simulation.complaint import ComplaintError
 from tests.reconfigure.simulation.network import Clock, Fate, Link, Mishap, Weather
 from tests.reconfigure.simulation.tcp import Endpoint, Options
@@ -89,7 +89,7 @@ class Story:
     """What happens in a world."""
 
     boxes: dict[str, str]
-    """Kinds of all boxes by name: pass, firewall, shift, nat, header, dead."""
+    """Kinds of all boxes by name: pass, firewall, shift, nat, header, proxy, dead."""
     chain: tuple[str, ...]
     changes: tuple[Change, ...]
     sizes: tuple[int, int] = (4000, 4000)
@@ -102,6 +102,10 @@ class Story:
     crashes: tuple[tuple[str, int, float], ...] = ()
     """Host, after how many actions from the first change on, for how long."""
     reset_at: float | None = None
+    declared: bool = True
+    """Whether the agents are told that boxes of kind proxy end connections."""
+    proxy: Options = field(default_factory=Options)
+    """Of boxes of kind proxy."""
     fixed_at: float | None = None
     """When boxes of kind header say that they add nothing more."""
     nat: Nat = Nat.NONE
@@ -162,7 +166,12 @@ class World:
             shown = IPv4Address("192.0.2.1")
             self.nat = NetworkNat(inside, shown, udp=self.story.nat is Nat.MASQUERADE)
         peers = tuple(
-            Peer(p.host.name, p.host.kind, p.host.interfaces[0].addresses)
+            Peer(
+                p.host.name,
+                p.host.kind,
+                p.host.interfaces[0].addresses,
+                self.story.declared and p.host.kind == "proxy",
+            )
             for p in self.planes.values()
         )
         policy = Policy(5, self.story.chain)
@@ -190,7 +199,11 @@ class World:
         )
         self.planes[name] = self.at[address] = plane
         if kind is not None:
-            box = self.boxes[name] = _BoxHost(self, plane, kind)
+            if kind == "proxy":
+                box: _BoxHost = _ProxyHost(self, plane, self.story.proxy)
+            else:
+                box = _BoxHost(self, plane, kind)
+            self.boxes[name] = box
             plane.deliver = box.receive
             plane.call_state = lambda call: self._call(plane, box, call)
 
@@ -635,6 +648,82 @@ class _BoxHost:
         assert self.sends is not None
         assert self._shown is not None
         self.plane.from_host(self._shown.changed(self.sends[side], segment))
+
+
+class _ProxyHost(_BoxHost):
+    """A terminating proxy that keeps the client's address: two connections of one five-tuple."""
+
+    def __init__(self, world: World, plane: Plane, options: Options) -> None:
+        super().__init__(world, plane, "proxy")
+        self.options = options
+        self.left: Endpoint | None = None
+        self.right: Endpoint | None = None
+        self.numbers = (0, 0)
+
+    def receive(self, shown: Packet) -> None:
+        segment = shown.segment
+        if shown.is_syn:
+            if self.left is None or self.forward != shown.ends or self.left.peer_isn != segment.seq:
+                self._accept(shown)
+            self._handshake(self.left, SYN | ACK, add(segment.seq, 1), segment.tsval or 0)
+        elif shown.ends == self.forward:
+            if self.left is not None:
+                self.left.receive(segment)
+        elif segment.flags & SYN:
+            self._connected(shown)
+        elif segment.flags & RST and self.right is None:
+            if self.left is not None:
+                self.left.abort()
+        elif self.right is not None:
+            self.right.receive(segment)
+
+    def _accept(self, shown: Packet) -> None:
+        self.forward, self.right = shown.ends, None
+        self.numbers = (self.world.source.getrandbits(32), self.world.source.getrandbits(32))
+        self.left = self._endpoint(shown, shown.ends.reversed, self.numbers[0])
+        # It knows of the client when that has acknowledged the answer.
+        self.world.clock.after(0.003, self._connect, self.left)
+
+    def _connect(self, left: Endpoint) -> None:
+        if self.left is left and self.right is None and not left.reset:
+            self._handshake(None, SYN, 0, 0)
+            self.world.clock.after(0.3, self._connect, left)
+
+    def _connected(self, shown: Packet) -> None:
+        if self.right is None and self.left is not None:
+            assert self.forward is not None
+            self.right = self._endpoint(shown, self.forward, self.numbers[1])
+            proxy = Proxy(self.world.clock)
+            proxy.attach(self.left, self.right)
+            self.left.readable()
+        if self.right is not None:
+            self.right._ack()
+
+    def _endpoint(self, shown: Packet, ends: FiveTuple, isn: int) -> Endpoint:
+        assert shown.raw is not None
+        return Endpoint(
+            self.world.clock,
+            self.plane.host.name,
+            options=self.options,
+            peer_scale=negotiated(shown.raw.options).window_scale or 0,
+            isn=isn,
+            peer_isn=shown.segment.seq,
+            ts_base=isn,
+            peer_ts=shown.segment.tsval or 0,
+            peer_window=shown.segment.window,
+            send=lambda segment: self.plane.from_host(Packet(ends, segment)),
+        )
+
+    def _handshake(self, end: Endpoint | None, flags: int, ack: int, tsecr: int) -> None:
+        """SYN-ACK leftwards, or SYN rightwards."""
+        assert self.forward is not None
+        ends = self.forward if end is None else self.forward.reversed
+        isn, options = self.numbers[end is None], self.options
+        stamp = isn if options.timestamps else None
+        offer = Negotiated(options.mss, options.scale, options.sack, options.timestamps)
+        window = min(options.buffer, 0xFFFF)
+        said = Segment(isn, ack, flags, window, tsval=stamp, tsecr=tsecr)
+        self.plane.from_host(Packet.of(to_frame(said, ends, self.plane.mac, offered=offer)))
 
 
 def _nobody(side: int, segment: Segment) -> None:

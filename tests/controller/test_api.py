@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from lab import CLIENT, NETWORK, SYN_OPTIONS, Lab, ends, lab, segment
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -271,3 +274,32 @@ def test_a_device_that_is_away(running: Lab, api: httpx.Client) -> None:
     assert "device nic1 of host fw is not ready" in problem(answer, 503)
     running.softnic()
     running.running[1].wait_for("device nic1: ready", times=2)
+
+
+POSTS = (
+    "/v1/policies",
+    "/v1/reconfigurations",
+    *(f"/v1/middlebox/fw/{what}" for what in ("chain", "upstream", "deltas", "reconfigure")),
+)
+FIELDS = ("match", "chain", "name", "priority", "host", "on_failure", "left", "right", "through")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=12) | st.sampled_from(FIELDS), inner, max_size=5)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(POSTS),
+    JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60),
+)
+def test_bodies_of_noise_are_refused_by_name(api: httpx.Client, path: str, body: bytes) -> None:
+    answer = api.post(path, content=body, headers={"content-type": "application/json"})
+    if answer.status_code >= 300:
+        assert 400 <= answer.status_code < 500, answer.text
+        problem(answer, answer.status_code)
+    assert api.get("/v1/policies").status_code == 200

@@ -127,3 +127,20 @@ def test_a_journal_that_is_damaged() -> None:
     client.crash()
     run_until(world, lambda: client.alive)
     assert counted(client, Count.JOURNAL_UNREADABLE) == 1
+
+
+def test_a_box_that_has_left_is_gone_soon_after_a_restart_too() -> None:
+    """It knows that its lock is over everywhere, and waits for nobody's word again."""
+    boxes = {"a": "firewall", "b": "pass"}
+    world = World(1, Story(boxes, ("a",), (CHANGE,), linger=60.0))
+    run_until(world, has(world, "finished"))
+    box = world.planes["a"]
+    assert box.agent.sessions
+    # Its connections are reset by now, and strict conntrack lets no second RST pass.
+    box.outage = 1.0
+    box.crash()
+    run_until(world, lambda: box.alive)
+    then = world.clock.now
+    run_until(world, lambda: not box.agent.sessions)
+    assert world.clock.now - then < 5.0
+    run_until(world, lambda: not box.mappings)

@@ -338,9 +338,9 @@ class Evil:
     [
         (b"", "version missing"),
         (b"\x04rest", "version 04"),
-        (b"\x05", "damaged"),
-        (b"\x05" + pickle.dumps([1]), "holds a list"),
-        (b"\x05" + pickle.dumps(Evil()), "names builtins.print"),
+        (b"\x06", "damaged"),
+        (b"\x06" + pickle.dumps([1]), "holds a list"),
+        (b"\x06" + pickle.dumps(Evil()), "names builtins.print"),
     ],
 )
 def test_a_record_that_is_none(record: bytes, why: str, capsys: pytest.CaptureFixture[str]) -> None:

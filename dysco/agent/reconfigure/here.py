@@ -237,6 +237,7 @@ class Here:
             member.source,
             member.target,
             self.fixed,
+            self.is_released,
         )
 
     def restore(self, kept: Kept, record: bytes) -> None:
@@ -249,6 +250,7 @@ class Here:
         member.number, self.through = kept.number, kept.through
         self.session.hidden, self.fixed = dict(kept.hidden), kept.fixed
         member.source, member.target = kept.source, kept.target
+        self.is_released = kept.is_released
         for party in (member.left, member.right, member.source, member.target):
             if party is not None:
                 party.patience = member.patience

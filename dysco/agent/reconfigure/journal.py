@@ -27,7 +27,7 @@ from dysco.agent.reconfigure.right import RightAnchor
 from dysco.agent.reconfigure.source import Source
 from dysco.agent.reconfigure.target import Target
 
-VERSION = 5
+VERSION = 6
 _MODULES = (
     "dysco.agent.reconfigure.left",
     "dysco.agent.reconfigure.locking",
@@ -82,6 +82,8 @@ class Kept:
     target: Target | None = None
     fixed: Deltas | None = None
     """What the host said that it added to the stream."""
+    is_released: bool = False
+    """This host left the chain, and all on the right of it know."""
 
 
 class _Reader(pickle.Unpickler):

@@ -90,11 +90,8 @@ def steps(network: Network, session: str, left: str = "client") -> list[str]:
     return [e["state"] for e in told if (e["session"], e["host"]) == (session, left)]
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_a_strict_firewall_goes_on_with_the_other_one_s_state(
-    network: Network, version: int
-) -> None:
-    stream = Stream(network, FIREWALL, version)
+def test_a_strict_firewall_goes_on_with_the_other_one_s_state(network: Network) -> None:
+    stream = Stream(network, FIREWALL)
     before = [network.dropped(name) for name in BOXES[:2]]
     (old,) = tracked(network, "firewall", stream.port)
     done = stream.change("--replace", "firewall=firewall2", "--migrate-state")
@@ -162,7 +159,7 @@ def change(network: Network, *words: str) -> list[dict[str, Any]]:
     return list(answer["reconfigurations"])
 
 
-@pytest.mark.parametrize(("port", "version"), [(DIRECT, 4), (APP, 4), (APP, 6)])
+@pytest.mark.parametrize(("port", "version"), [(DIRECT, 6), (APP, 4)])
 def test_a_live_session_follows_its_server(network: Network, port: int, version: int) -> None:
     guest = Guest(network, port, version)
     boxes_between = guest.chain()[1:-1]

@@ -17,10 +17,17 @@ from dysco.agent.reconfigure.left import LeftAnchor, LeftState, Patience
 from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.member import Role as AnchorRole
 from dysco.agent.reconfigure.messages import (
+    AckRelease,
+    CancelLock,
+    DoMove,
     Ends,
+    Join,
     Leg,
     MoveFailed,
+    MoveStep,
+    NackLock,
     ReconfigurationId,
+    Release,
     RequestLock,
 )
 from dysco.agent.reconfigure.move_left import LeftMove, MoveState, Parties
@@ -202,15 +209,34 @@ def _rare_in_moves() -> None:
     right = RightMove(request, patience)
     right.state = JoinState.HOLDING
     right.wake(leg)
-    source = Source(about, patience)
-    source.state = SourceState.QUIETING
-    source.gone()
     nowhere = FiveTuple(ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 2)
+    for told in (DoMove(about, MoveStep.SWITCH), Release(about, 2), CancelLock(about, 2)):
+        _joined(request, nowhere, leg).message(told, leg)
+        RightMove(request, patience).message(told, leg)
+    right = _joined(request, nowhere, leg)
+    right.message(DoMove(about, MoveStep.HOLD), leg)
+    right.recover(leg)
+    for begun in (MoveState.LOCKING, MoveState.PREPARING, MoveState.HOLDING, MoveState.MOVING):
+        _left_move(request, begun).cancel(leg, "given up")
+    _left_move(request, MoveState.LOCKING).session_over(leg)
+    _left_move(request, MoveState.LOCKING).message(NackLock(about, "no"), leg)
+    _left_move(request, MoveState.CANCELLING).message(AckRelease(about), leg)
+    for left_state in SourceState:
+        for end in (Source.gone, Source.back):
+            source = Source(about, patience)
+            source.state = left_state
+            end(source)
     for target_state in (TargetState.ARRIVING, TargetState.IMPORTING, TargetState.IMPORTED):
-        for event in (Target.wake, Target.session_over):
+        for event in (Target.wake, Target.session_over, Target.drop):
             target = Target(about, Between(1, Sides(nowhere, None), 3, nowhere), patience)
             target.state = target_state
             event(target)
+
+
+def _joined(request: RequestLock, subsession: FiveTuple, leg: Leg) -> RightMove:
+    right = RightMove(request, Patience())
+    right.message(Join(request.id, subsession), leg)
+    return right
 
 
 def _left_move(request: RequestLock, state: MoveState) -> LeftMove:

@@ -31,6 +31,8 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "sn_device_load": (c_int, [c_void_p, c_void_p]),
     "sn_entities_lock": (None, [c_void_p]),
     "sn_entities_unlock": (None, [c_void_p]),
+    "sn_packets_hold": (None, [c_void_p]),
+    "sn_packets_release": (None, [c_void_p]),
     "sn_write": (None, [c_void_p, _BYTES, c_uint32, _BUFFER]),
     "sn_wire_new": (c_void_p, [POINTER(c_uint32)]),
     "sn_wire_free": (None, [c_void_p]),

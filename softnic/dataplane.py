@@ -340,6 +340,12 @@ class DataPlane(Protocol):
         Fair: who waited longest is next. Not to be entered twice by one thread.
         """
 
+    def held(self) -> AbstractContextManager[None]:
+        """While it is entered no packet passes; this thread's calls go on.
+
+        May be entered again by the same thread. What comes meanwhile waits in the ports' queues.
+        """
+
     def write_head(self, request: bytes) -> WriteHead:
         """Read what stands around the updates; ValueError if the request is damaged."""
 
@@ -407,6 +413,9 @@ class DataPlane(Protocol):
     def clear_meter_colors(self, name: str, index: int) -> None:
         """Count what a cell of an indirect meter marks from 0 again; IndexError."""
 
+    def set_meter_colors(self, name: str, index: int, colors: Colors) -> None:
+        """Count what a cell of an indirect meter marks from there; IndexError."""
+
     def direct_meter(self, table: str, match: Match | None) -> MeterConfig | None:
         """Rates of an entry's direct meter (no match: of the default action).
 
@@ -423,6 +432,9 @@ class DataPlane(Protocol):
 
     def clear_direct_meter_colors(self, table: str, match: Match | None) -> Status:
         """Count what a direct meter marks from 0 again."""
+
+    def set_direct_meter_colors(self, table: str, match: Match | None, colors: Colors) -> Status:
+        """Count what a direct meter marks from there."""
 
     def default_counter(self, table: str) -> CounterValue:
         """Packets that found no entry."""

@@ -14,6 +14,8 @@ from softnic.native.handle import NO_PORT, Handle
 _METER_WORDS = 10
 """Of `struct meter_view` (runtime/api.c): four of rates, two of each colour."""
 
+_NO_COLORS: Colors = (CounterValue(0, 0), CounterValue(0, 0), CounterValue(0, 0))
+
 
 class _MeterOp(IntEnum):
     """`enum meter_op` (runtime/api.c)."""
@@ -21,7 +23,7 @@ class _MeterOp(IntEnum):
     READ = 0
     SET = 1
     UNSET = 2
-    CLEAR = 3
+    COLORS = 3
 
 
 class Cells(Handle):
@@ -82,10 +84,21 @@ class Cells(Handle):
 
     def clear_meter_colors(self, name: str, index: int) -> None:
         """Count what a cell of an indirect meter marks from 0 again."""
-        self._meter(name, index, _MeterOp.CLEAR, None)
+        self.set_meter_colors(name, index, _NO_COLORS)
 
-    def _meter(self, name: str, index: int, op: _MeterOp, config: MeterConfig | None) -> _Meter:
-        words = _words(config)
+    def set_meter_colors(self, name: str, index: int, colors: Colors) -> None:
+        """Count what a cell of an indirect meter marks from there."""
+        self._meter(name, index, _MeterOp.COLORS, None, colors)
+
+    def _meter(
+        self,
+        name: str,
+        index: int,
+        op: _MeterOp,
+        config: MeterConfig | None,
+        colors: Colors = _NO_COLORS,
+    ) -> _Meter:
+        words = _words(config, colors)
         rc = -1
         if 0 <= index < NO_PORT:
             rc = self._lib.sn_meter_access(self._d, self._numbers.meters[name], index, words, op)
@@ -111,16 +124,25 @@ class Cells(Handle):
 
     def clear_direct_meter_colors(self, table: str, match: Match | None) -> Status:
         """Count what a direct meter marks from 0 again."""
-        return self._direct_meter(table, match, _MeterOp.CLEAR, None)[0]
+        return self.set_direct_meter_colors(table, match, _NO_COLORS)
+
+    def set_direct_meter_colors(self, table: str, match: Match | None, colors: Colors) -> Status:
+        """Count what a direct meter marks from there."""
+        return self._direct_meter(table, match, _MeterOp.COLORS, None, colors)[0]
 
     def _direct_meter(
-        self, table: str, match: Match | None, op: _MeterOp, config: MeterConfig | None
+        self,
+        table: str,
+        match: Match | None,
+        op: _MeterOp,
+        config: MeterConfig | None,
+        colors: Colors = _NO_COLORS,
     ) -> tuple[Status, _Meter | None]:
         index, info = self._table(table)
         size = sum(k.size for k in info.key)
         if not info.has_meter:
             return Status.INVALID, None
-        words = _words(config)
+        words = _words(config, colors)
         if match is None:
             rc = self._lib.sn_default_meter_access(self._d, index, words, op)
         elif len(match.key) != size or len(match.mask) != size:
@@ -153,9 +175,10 @@ class _Meter:
     colors: Colors
 
 
-def _words(config: MeterConfig | None) -> ctypes.Array[ctypes.c_uint64]:
+def _words(config: MeterConfig | None, colors: Colors) -> ctypes.Array[ctypes.c_uint64]:
     c = config or MeterConfig(0, 0, 0, 0)
-    return (ctypes.c_uint64 * _METER_WORDS)(c.cir, c.cburst, c.pir, c.pburst)
+    counts = (count for color in colors for count in (color.packets, color.bytes))
+    return (ctypes.c_uint64 * _METER_WORDS)(c.cir, c.cburst, c.pir, c.pburst, *counts)
 
 
 def _read(words: ctypes.Array[ctypes.c_uint64], is_set: int) -> _Meter:

@@ -63,6 +63,16 @@ class Tables(Handle):
         finally:
             self._lib.sn_entities_unlock(device)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep packets out (see `dataplane.DataPlane`)."""
+        device = self._d
+        self._lib.sn_packets_hold(device)
+        try:
+            yield
+        finally:
+            self._lib.sn_packets_release(device)
+
     def write_head(self, request: bytes) -> WriteHead:
         """Read what stands around the updates; ValueError if the request is damaged."""
         return wire.write_head(request)

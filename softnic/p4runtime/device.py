@@ -18,9 +18,10 @@ from finsy.proto import U128, p4r
 from softnic.dataplane import DataPlane, Status
 from softnic.p4runtime import pre
 from softnic.p4runtime.arbitration import RoleView
+from softnic.p4runtime.atomic import AtomicBatch, check_atomicity
 from softnic.p4runtime.clients import Client, Clients
 from softnic.p4runtime.drops import Drops
-from softnic.p4runtime.errors import Code, P4RuntimeError, invalid, unimplemented
+from softnic.p4runtime.errors import Code, P4RuntimeError, invalid
 from softnic.p4runtime.pipeline import Compile, Pipeline, prepare, select
 from softnic.p4runtime.reader import Reader, chunks
 from softnic.p4runtime.roles import RoleConfig
@@ -94,11 +95,14 @@ class Device:
         except ValueError as error:
             raise invalid(f"the request is damaged: {error}") from error
         self._check_sender(head.device_id, head.role_id, role_name, head.election_id)
-        if head.atomicity != p4r.WriteRequest.CONTINUE_ON_ERROR:
-            raise unimplemented(f"atomicity {head.atomicity}: only CONTINUE_ON_ERROR is supported")
+        check_atomicity(head)
         with self.dp.exclusive():
             role = self.clients.check_primary(role_name, head.election_id)
-            return Writer(self.dp, self._ready(), role).apply(encoded, head.updates)
+            pipeline = self._ready()
+            writer = Writer(self.dp, pipeline, role)
+            if head.atomicity != p4r.WriteRequest.CONTINUE_ON_ERROR:
+                return AtomicBatch(self.dp, pipeline, writer).apply(encoded, head)
+            return writer.apply(encoded, head.updates)
 
     def refusals(
         self, generation: int, count: int, failed: Iterable[tuple[int, Status, bytes]]

@@ -11,7 +11,7 @@ Times are nanoseconds of one monotonic clock, given by the caller.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from finsy.proto import p4r
@@ -79,6 +79,22 @@ class DigestBuffers:
         with self._lock:
             self._enabled(digest_id)
             del self._buffers[digest_id]
+
+    def keep(self, digest_id: int) -> Callable[[], None]:
+        """What brings a digest back to how it is enabled now; messages that wait still do."""
+        with self._lock:
+            old = self._buffers.get(digest_id)
+            config = old.config if old else None
+
+        def bring_back() -> None:
+            with self._lock:
+                if old is None or config is None:
+                    self._buffers.pop(digest_id, None)
+                    return
+                old.config = config
+                self._buffers[digest_id] = old
+
+        return bring_back
 
     def read(self, digest_id: int) -> list[p4r.DigestEntry]:
         """The configuration of one digest, or of all (id 0)."""

@@ -10,6 +10,8 @@ from finsy.proto import p4r, rpc_status
 _ERROR_TYPE_URL = "type.googleapis.com/p4.v1.Error"
 _TEXT_BUDGET = 4096
 """Bytes of text in one batch's details: clients take 8 KiB of metadata by default."""
+_MOST_DETAILS = 40_000
+"""Bytes of a batch's details: in base64 they must fit HTTP/2's 64 KB of trailers."""
 
 
 class Code(IntEnum):
@@ -75,5 +77,9 @@ def batch_status(message: str, results: Sequence[P4RuntimeError | None]) -> byte
 def batch_error(what: str, results: Sequence[P4RuntimeError | None]) -> P4RuntimeError:
     """UNKNOWN, with the status of every element; one of them at least failed."""
     failed = [r for r in results if r is not None]
-    message = f"{len(failed)} of {len(results)} {what} failed; first: {failed[0].message}"
-    return P4RuntimeError(Code.UNKNOWN, message, batch_status(message, results))
+    first = next((r for r in failed if r.code is not Code.ABORTED), failed[0])
+    message = f"{len(failed)} of {len(results)} {what} failed; first: {first.message}"
+    details = batch_status(message, results)
+    if len(details) > _MOST_DETAILS:
+        return P4RuntimeError(Code.UNKNOWN, f"{message} (too many for the status of each)")
+    return P4RuntimeError(Code.UNKNOWN, message, details)

@@ -51,6 +51,44 @@ def read(
             raise invalid("packet replication entry: neither multicast group nor clone session")
 
 
+def keep(
+    dp: DataPlane, state: State, entry: p4r.PacketReplicationEngineEntry
+) -> Callable[[], None]:
+    """What brings the entry with this number back to what it is now."""
+    if entry.WhichOneof("type") == "clone_session_entry":
+        session = entry.clone_session_entry.session_id
+        return _keeper(
+            state.clone_sessions,
+            session,
+            lambda replicas, old: dp.set_clone_session(
+                session, replicas, old.packet_length_bytes if old else 0
+            ),
+        )
+    group = entry.multicast_group_entry.multicast_group_id
+    return _keeper(
+        state.multicast_groups, group, lambda replicas, _: dp.set_multicast_group(group, replicas)
+    )
+
+
+def _keeper(
+    entries: dict[int, _EntryT],
+    number: int,
+    set_replicas: Callable[[tuple[Replica, ...], _EntryT | None], None],
+) -> Callable[[], None]:
+    old = entries.get(number)
+
+    def bring_back() -> None:
+        if entries.get(number) is old:
+            return
+        set_replicas(_replicas(str(number), old.replicas) if old else (), old)
+        if old:
+            entries[number] = old
+        else:
+            del entries[number]
+
+    return bring_back
+
+
 def clear(dp: DataPlane, state: State) -> None:
     """Remove every entry from the data plane, before another pipeline starts."""
     for session in state.clone_sessions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from finsy.proto import p4r
 
@@ -35,16 +35,65 @@ def write_member(
         check_status(where, dp.delete_member(profile.name, message.member_id))
         del state.members[key]
         return
-    action = profile.actions.get(message.action.action_id)
-    if action is None:
-        raise invalid(f"{where}: action id {message.action.action_id} is none of its actions")
-    params = ActionCodec(where, (action,)).params(action, message.action.params)
-    check_status(where, dp.set_member(profile.name, message.member_id, action.name, params))
+    _set_member(where, dp, profile, message)
     kept = p4r.ActionProfileMember()
     kept.CopyFrom(message)
     for param in kept.action.params:
         param.value = canonical(param.value)
     state.members[key] = kept
+
+
+def _set_member(
+    where: str, dp: DataPlane, profile: ProfileSchema, message: p4r.ActionProfileMember
+) -> None:
+    action = profile.actions.get(message.action.action_id)
+    if action is None:
+        raise invalid(f"{where}: action id {message.action.action_id} is none of its actions")
+    params = ActionCodec(where, (action,)).params(action, message.action.params)
+    check_status(where, dp.set_member(profile.name, message.member_id, action.name, params))
+
+
+def keep_member(
+    dp: DataPlane, state: State, profile: ProfileSchema, number: int
+) -> Callable[[], None]:
+    """What brings a member back to what it is now."""
+    key = (profile.id, number)
+    old = state.members.get(key)
+    where = f"action profile {profile.name}, member {number}"
+
+    def bring_back() -> None:
+        if state.members.get(key) is old:
+            return
+        if old is None:
+            check_status(where, dp.delete_member(profile.name, number))
+            del state.members[key]
+        else:
+            _set_member(where, dp, profile, old)
+            state.members[key] = old
+
+    return bring_back
+
+
+def keep_group(
+    dp: DataPlane, state: State, profile: ProfileSchema, number: int
+) -> Callable[[], None]:
+    """What brings a group back to what it is now."""
+    key = (profile.id, number)
+    old = state.groups.get(key)
+    where = f"action profile {profile.name}, group {number}"
+
+    def bring_back() -> None:
+        if state.groups.get(key) is old:
+            return
+        if old is None:
+            check_status(where, dp.delete_group(profile.name, number))
+            del state.groups[key]
+        else:
+            members = [_group_member(where, m) for m in old.members]
+            check_status(where, dp.set_group(profile.name, number, members))
+            state.groups[key] = old
+
+    return bring_back
 
 
 def write_group(

@@ -140,6 +140,11 @@ class ValueSetSchema:
     keys: tuple[KeySchema, ...]
     size: int
 
+    @property
+    def ranges(self) -> list[int]:
+        """Which of its fields match ranges."""
+        return [key.index for key in self.keys if key.kind is MatchKind.RANGE]
+
 
 @dataclass(frozen=True, slots=True)
 class Cells:

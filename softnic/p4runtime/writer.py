@@ -1,7 +1,7 @@
 """Write: the updates of one batch, in order, into the data plane (12).
 
     WriteRequest --> data plane: plain entries, read by native code (runtime/wire.c)
-                        '--> _one: everything else, and whatever is wrong with an entry
+                        '--> one: everything else, and whatever is wrong with an entry
 
 Called with the device's lock held.
 """
@@ -21,7 +21,6 @@ from softnic.dataplane import (
     DataPlane,
     Entry,
     Match,
-    MatchKind,
     Op,
     Status,
     Update,
@@ -58,7 +57,7 @@ class Writer:
 
         def other(index: int, data: bytes) -> None:
             try:
-                self._one(_decoded(data))
+                self.one(decoded(data))
             except P4RuntimeError as error:
                 results[index] = error
 
@@ -68,7 +67,8 @@ class Writer:
             results[index] = error
         return results
 
-    def _one(self, update: p4r.Update) -> None:
+    def one(self, update: p4r.Update) -> None:
+        """Apply one update of any kind."""
         kind = update.entity.WhichOneof("entity")
         if not update.type:
             raise invalid("the update has no type")
@@ -322,8 +322,7 @@ class Writer:
             )
         codec = KeyCodec(where, schema.keys)
         packed = [codec.key(member.match) for member in message.members]
-        ranges = [key.index for key in schema.keys if key.kind is MatchKind.RANGE]
-        status = self._dp.set_value_set(schema.name, packed, ranges)
+        status = self._dp.set_value_set(schema.name, packed, schema.ranges)
         if status is not Status.OK:
             code, text = _STATUS[status]
             raise P4RuntimeError(code, f"{where}: {text}")
@@ -411,12 +410,13 @@ def refusals(
 ) -> Iterator[tuple[int, P4RuntimeError]]:
     """The errors of plain entries that native code tried and that failed."""
     for index, status, data in failed:
-        message = _decoded(data).entity.table_entry
+        message = decoded(data).entity.table_entry
         codec = pipeline.codecs[message.table_id]
         yield index, _refusal(codec, codec.match(message), status)
 
 
-def _decoded(data: bytes) -> p4r.Update:
+def decoded(data: bytes) -> p4r.Update:
+    """The message of one update; INVALID_ARGUMENT where it is none."""
     try:
         return p4r.Update.FromString(data)
     except DecodeError as error:

@@ -101,6 +101,15 @@ SN_EXPORT void sn_entities_unlock(struct sn_device *d) {
     sn_unlock(&d->entities);
 }
 
+/* Between these two no packet passes; this thread's calls go on. They may be nested. */
+SN_EXPORT void sn_packets_hold(struct sn_device *d) {
+    sn_hold(d);
+}
+
+SN_EXPORT void sn_packets_release(struct sn_device *d) {
+    sn_release(d);
+}
+
 /* ---- tables ------------------------------------------------------------------------------ */
 
 /* Followed by key, mask (key_size bytes each), parameters and note, padded to 8 bytes. */
@@ -163,14 +172,14 @@ static enum sn_status apply(struct sn_pipe *p, const struct update *u, uint64_t 
 
 SN_EXPORT void sn_write(struct sn_device *d, const uint8_t *records, uint32_t n, uint8_t *status) {
     for (uint32_t i = 0; i < n;) {
-        sn_lock(&d->lock);
+        sn_enter(d);
         uint64_t now = sn_now();
         for (uint32_t stop = i + LOCKED_UPDATES; i < n && i < stop; i++) {
             const struct update *u = (const struct update *)records;
             status[i] = (uint8_t)apply(d->pipe, u, now);
             records += u->size;
         }
-        sn_unlock(&d->lock);
+        sn_leave(d);
     }
 }
 
@@ -214,7 +223,7 @@ SN_EXPORT uint64_t sn_entries(struct sn_device *d, uint32_t table, uint32_t *cur
     uint64_t at = 0;
     int more = 1;
     while (more && at == 0) {
-        sn_lock(&d->lock);
+        sn_enter(d);
         if (!d->pipe || table >= d->pipe->prog->n_tables) {
             more = 0;
         } else {
@@ -229,7 +238,7 @@ SN_EXPORT uint64_t sn_entries(struct sn_device *d, uint32_t table, uint32_t *cur
                 if (e) at += put_entry(t, e, buf + at, now);
             }
         }
-        sn_unlock(&d->lock);
+        sn_leave(d);
     }
     return at;
 }
@@ -247,10 +256,10 @@ SN_EXPORT uint32_t sn_entry_read(struct sn_device *d, uint32_t table, const uint
                                  const uint8_t *mask, uint32_t priority, uint8_t *buf,
                                  uint32_t cap) {
     struct sn_table *t;
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_entry *e = find(d, table, key, mask, priority, &t);
     uint32_t n = e && entry_room(t) <= cap ? put_entry(t, e, buf, sn_now()) : 0;
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return n;
 }
 
@@ -258,10 +267,10 @@ SN_EXPORT uint32_t sn_entry_set_counter(struct sn_device *d, uint32_t table, con
                                         const uint8_t *mask, uint32_t priority, uint64_t packets,
                                         uint64_t bytes) {
     struct sn_table *t;
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_entry *e = find(d, table, key, mask, priority, &t);
     if (e) e->packets = packets, e->bytes = bytes;
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return e ? SN_OK : SN_NOT_FOUND;
 }
 
@@ -269,7 +278,7 @@ SN_EXPORT uint32_t sn_entry_set_counter(struct sn_device *d, uint32_t table, con
 SN_EXPORT uint32_t sn_default_set(struct sn_device *d, uint32_t table, uint32_t action,
                                   const uint8_t *params) {
     uint32_t st = SN_INVALID;
-    sn_lock(&d->lock);
+    sn_enter(d);
     if (d->pipe && table < d->pipe->prog->n_tables) {
         struct sn_table *t = &d->pipe->tables[table];
         const struct sn_table_desc *td = t->desc;
@@ -280,20 +289,20 @@ SN_EXPORT uint32_t sn_default_set(struct sn_device *d, uint32_t table, uint32_t 
             st = SN_OK;
         }
     }
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return st;
 }
 
 SN_EXPORT uint32_t sn_default_read(struct sn_device *d, uint32_t table, uint8_t *params) {
     uint32_t action = SN_NONE;
-    sn_lock(&d->lock);
+    sn_enter(d);
     if (d->pipe && table < d->pipe->prog->n_tables) {
         struct sn_table *t = &d->pipe->tables[table];
         action = t->default_action;
         if (action < t->desc->n_actions)
             memcpy(params, t->default_params, t->desc->params_size[action]);
     }
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return action;
 }
 
@@ -306,24 +315,24 @@ static struct sn_profile *profile_of(struct sn_device *d, uint32_t profile) {
 /* `params` NULL: delete. */
 SN_EXPORT uint32_t sn_profile_member(struct sn_device *d, uint32_t profile, uint32_t id,
                                      uint32_t action, const uint8_t *params) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_profile *p = profile_of(d, profile);
     uint32_t st = !p       ? SN_INVALID
                   : params ? sn_member_set(p, id, action, params)
                            : sn_member_delete(p, id);
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return st;
 }
 
 /* rows: member, weight, watched port of each; NULL: delete. */
 SN_EXPORT uint32_t sn_profile_group(struct sn_device *d, uint32_t profile, uint32_t id,
                                     const uint32_t *rows, uint32_t n) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_profile *p = profile_of(d, profile);
     uint32_t st = !p     ? SN_INVALID
                   : rows ? sn_choice_set(p, id, rows, n)
                          : sn_choice_delete(p, id);
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return st;
 }
 
@@ -335,7 +344,7 @@ SN_EXPORT uint32_t sn_vset_set(struct sn_device *d, uint32_t vset, const uint8_t
                                const uint32_t *ranges, uint32_t n_ranges) {
     uint32_t st = SN_INVALID;
     struct sn_vset v = {NULL, n, NULL, n_ranges};
-    sn_lock(&d->lock);
+    sn_enter(d);
     if (d->pipe && vset < d->pipe->prog->n_vsets) {
         const struct sn_vset_desc *vd = &d->pipe->prog->vsets[vset];
         size_t bytes = (size_t)n * 4 * vd->key_size;
@@ -350,7 +359,7 @@ SN_EXPORT uint32_t sn_vset_set(struct sn_device *d, uint32_t vset, const uint8_t
             v = old;
         }
     }
-    sn_unlock(&d->lock);
+    sn_leave(d);
     free(v.rows);
     free(v.ranges);
     return st;
@@ -362,13 +371,13 @@ struct meter_view {
     struct sn_counter_cell colors[3];
 };
 
-enum meter_op { METER_READ, METER_SET, METER_UNSET, METER_CLEAR };
+enum meter_op { METER_READ, METER_SET, METER_UNSET, METER_COLORS };
 
 static int meter_view(struct sn_meter *m, struct meter_view *v, int op) {
     if (!m) return -1;
     if (op == METER_SET || op == METER_UNSET)
         sn_meter_set(m, op == METER_SET ? &v->rates : NULL, sn_now());
-    if (op == METER_CLEAR) memset(m->colors, 0, sizeof m->colors);
+    if (op == METER_COLORS) memcpy(m->colors, v->colors, sizeof m->colors);
     v->rates = m->rates;
     memcpy(v->colors, m->colors, sizeof v->colors);
     return (int)m->configured;
@@ -377,11 +386,11 @@ static int meter_view(struct sn_meter *m, struct meter_view *v, int op) {
 /* op: enum meter_op. Returns 1 where rates are set (then), 0 where not, -1: no such cell. */
 SN_EXPORT int sn_meter_access(struct sn_device *d, uint32_t meter, uint32_t index,
                               struct meter_view *view, int op) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     const struct sn_program *g = d->pipe ? d->pipe->prog : NULL;
     int there = g && meter < g->n_meters && index < g->meters[meter].cells;
     int rc = meter_view(there ? &d->pipe->meters[meter][index] : NULL, view, op);
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return rc;
 }
 
@@ -389,10 +398,10 @@ SN_EXPORT int sn_entry_meter_access(struct sn_device *d, uint32_t table, const u
                                     const uint8_t *mask, uint32_t priority,
                                     struct meter_view *view, int op) {
     struct sn_table *t;
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_entry *e = find(d, table, key, mask, priority, &t);
     int rc = meter_view(e && t->desc->with_meter ? sn_entry_meter(t, e) : NULL, view, op);
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return rc;
 }
 
@@ -401,31 +410,31 @@ static struct sn_table *table_of(struct sn_device *d, uint32_t table) {
 }
 
 SN_EXPORT uint32_t sn_entry_count(struct sn_device *d, uint32_t table) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_table *t = table_of(d, table);
     uint32_t count = t ? t->count : 0;
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return count;
 }
 
 /* As sn_meter_access, of a table's default action. */
 SN_EXPORT int sn_default_meter_access(struct sn_device *d, uint32_t table,
                                       struct meter_view *view, int op) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_table *t = table_of(d, table);
     int rc = meter_view(t ? t->default_meter : NULL, view, op);
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return rc;
 }
 
 /* Packets and bytes that found no entry. */
 SN_EXPORT int sn_default_counter_access(struct sn_device *d, uint32_t table, uint64_t *values,
                                         int write) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     struct sn_table *t = table_of(d, table);
     if (t && write) t->default_hits = (struct sn_counter_cell){values[0], values[1]};
     if (t) values[0] = t->default_hits.packets, values[1] = t->default_hits.bytes;
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return t ? 0 : -1;
 }
 
@@ -434,7 +443,7 @@ SN_EXPORT int sn_default_counter_access(struct sn_device *d, uint32_t table, uin
 SN_EXPORT int sn_counter_access(struct sn_device *d, uint32_t counter, uint32_t index,
                                 uint64_t *values, int write) {
     int rc = -1;
-    sn_lock(&d->lock);
+    sn_enter(d);
     if (d->pipe && counter < d->pipe->prog->n_counters &&
         index < d->pipe->prog->counters[counter].cells) {
         struct sn_counter_cell *c = &d->pipe->counters[counter][index];
@@ -444,7 +453,7 @@ SN_EXPORT int sn_counter_access(struct sn_device *d, uint32_t counter, uint32_t 
             values[0] = c->packets, values[1] = c->bytes;
         rc = 0;
     }
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return rc;
 }
 
@@ -452,7 +461,7 @@ SN_EXPORT int sn_counter_access(struct sn_device *d, uint32_t counter, uint32_t 
 SN_EXPORT int sn_register_access(struct sn_device *d, uint32_t reg, uint32_t index,
                                  uint8_t *cell, int write) {
     int rc = -1;
-    sn_lock(&d->lock);
+    sn_enter(d);
     if (d->pipe && reg < d->pipe->prog->n_registers &&
         index < d->pipe->prog->registers[reg].cells) {
         size_t size = sn_register_cell(&d->pipe->prog->registers[reg]);
@@ -460,7 +469,7 @@ SN_EXPORT int sn_register_access(struct sn_device *d, uint32_t reg, uint32_t ind
         memcpy(write ? c : cell, write ? cell : c, size);
         rc = 0;
     }
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return rc;
 }
 
@@ -511,9 +520,9 @@ static int group_set(struct sn_groups *g, uint32_t id, const uint32_t *words, ui
 /* `words` as above; no replicas: the group is deleted. */
 SN_EXPORT int sn_group_set(struct sn_device *d, int is_clone, uint32_t id, const uint32_t *words,
                            uint32_t n, uint32_t truncate) {
-    sn_lock(&d->lock);
+    sn_enter(d);
     int rc = group_set(is_clone ? &d->sessions : &d->groups, id, words, n, truncate);
-    sn_unlock(&d->lock);
+    sn_leave(d);
     return rc;
 }
 

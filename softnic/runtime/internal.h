@@ -370,6 +370,12 @@ struct sn_device {
     uint64_t last_care, last_sweep;
 };
 
+/* lock.c: `lock`, which a thread that holds it already (sn_hold, nestable) isn't asked for again. */
+void sn_hold(struct sn_device *d);
+void sn_release(struct sn_device *d);
+void sn_enter(struct sn_device *d);
+void sn_leave(struct sn_device *d);
+
 uint64_t sn_now(void);
 struct sn_port *sn_port_of(struct sn_device *d, uint32_t number);
 int sn_port_up(const struct sn_device *d, uint32_t number); /* SN_NONE is always up */

@@ -39,3 +39,28 @@ void sn_unlock(struct sn_lock *l) {
     if (atomic_load(&l->next) != now)
         syscall(SYS_futex, &l->serving, FUTEX_WAKE_PRIVATE, 1 << 30, NULL, NULL, 0);
 }
+
+/* ---- a device's lock, kept over several calls of one thread ------------------------------- */
+
+static _Thread_local struct sn_device *held; /* one at a time */
+static _Thread_local uint32_t depth;
+
+void sn_hold(struct sn_device *d) {
+    if (depth++) return;
+    sn_lock(&d->lock);
+    held = d;
+}
+
+void sn_release(struct sn_device *d) {
+    if (--depth) return;
+    held = NULL;
+    sn_unlock(&d->lock);
+}
+
+void sn_enter(struct sn_device *d) {
+    if (held != d) sn_lock(&d->lock);
+}
+
+void sn_leave(struct sn_device *d) {
+    if (held != d) sn_unlock(&d->lock);
+}

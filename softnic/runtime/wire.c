@@ -414,18 +414,18 @@ SN_EXPORT int sn_wire_write(struct sn_device *d, const struct sn_wire *w, const 
         spans[2 * n] = (uint64_t)(i.bytes.p - request);
         spans[2 * n + 1] = i.value;
         if (!held) {
-            sn_lock(&d->lock);
+            sn_enter(d);
             now = sn_now();
         }
         held++;
         other = !w || decode_update(w, i.bytes, &u) < 0;
         status[n] = other ? SN_OTHER : (uint8_t)apply(d->pipe, &u, now);
         if (held == LOCKED_UPDATES) {
-            sn_unlock(&d->lock);
+            sn_leave(d);
             held = 0;
         }
     }
-    if (held) sn_unlock(&d->lock);
+    if (held) sn_leave(d);
     place->at = (uint64_t)(s.p - request);
     return other;
 }

@@ -352,15 +352,8 @@ def test_entities_that_are_not_there(client: Client, entity: p4r.Entity, expecte
     assert code(client, MODIFY, entity) == expected
 
 
-def test_an_update_needs_a_type_and_a_batch_one_atomicity(client: Client) -> None:
+def test_an_update_needs_a_type(client: Client) -> None:
     assert code(client, p4r.Update.UNSPECIFIED, forward(client.names, 1)) == INVALID
-    with pytest.raises(grpc.RpcError) as error:
-        client.write(
-            (INSERT, forward(client.names, 1)),
-            atomicity=p4r.WriteRequest.ROLLBACK_ON_ERROR,
-        )
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert client.entries("exact_table") == []
 
 
 def test_many_errors_reach_a_client_with_default_limits(client: Client) -> None:

@@ -143,8 +143,7 @@ CONFIGURATIONS: tuple[Run, ...] = (
     _path("in a row, wrap", "the same", (2, 0), TURNS=2, START=14),
     _path("in a row, proxy", "a proxy deleted, then a box inserted", (1, 0), TURNS=2, PROXY=1),
     _move("no endless run", "every run ends", (1, 0), CRASHES=1, endless=1),
-    _move("box", "replace with state", (2, 1), CRASHES=1, FAILS=1),
-    _move("box, small", "the same", (1, 1), CRASHES=1, FAILS=1),
+    _move("box", "replace with state", (1, 1), CRASHES=1, FAILS=1),
     _move("box, two crashes", "the same", (1, 1), CRASHES=2),
     _move("box, the session ends", "RST at any moment", (1, 1), CRASHES=1, RESETS=1),
     _move("end", "mobility of an end with its socket", (2, 1), CRASHES=1, FAILS=1, END=1, quick=1),
@@ -160,7 +159,7 @@ def _bug(name: str, base: str, wrong: str, *, quick: bool = False, **more: int) 
 
 
 SMALL = "paths: transparent, small"
-BOX = "moves: box, small"
+BOX = "moves: box"
 BUGS: tuple[Run, ...] = (
     _bug("UNLOCK", "locks: one box", "a lock is not released", quick=True),
     _bug("LATE_LOCK", "locks: overlapping", "a late request locks again"),

@@ -369,6 +369,19 @@ def test_many_errors_reach_a_client_with_default_limits(client: Client) -> None:
     assert batch_codes(error.value) == [EXISTS] * 60
 
 
+def test_more_errors_than_a_trailer_holds_end_the_call(client: Client) -> None:
+    """HTTP/2's trailers have 64 KB at most: the statuses are left out, not the end of the call."""
+    client.insert(forward(client.names, 1))
+    request = p4r.WriteRequest(device_id=1, election_id=p4r.Uint128(low=1))
+    for _ in range(3000):
+        request.updates.add(type=INSERT, entity=forward(client.names, 1))
+    with pytest.raises(grpc.RpcError) as error:
+        client.stub.Write(request, timeout=20)
+    assert error.value.code() is grpc.StatusCode.UNKNOWN
+    assert "3000 of 3000 updates failed" in (error.value.details() or "")
+    assert "too many" in (error.value.details() or "")
+
+
 def test_random_bytes_as_a_write_harm_nobody(client: Client) -> None:
     raw = client.channel.unary_unary("/p4.v1.P4Runtime/Write")
     for request in (b"\xff" * 50, b"\x22\xff\xff\xff\xff\x0f", b"\x08", bytes(300)):

@@ -168,6 +168,23 @@ def test_a_restart_at_any_moment_leaves_the_session_whole(change: Change, dead: 
     assert "finished" in outcomes
 
 
+@pytest.mark.parametrize("sizes", [(0, 60_000), (60_000, 0)], ids=["leftwards", "rightwards"])
+def test_who_is_let_go_after_a_restart_is_believed_by_the_new_box(sizes: tuple[int, int]) -> None:
+    """All agents die, and what is held with them: the hosts' next segments are retransmissions."""
+    repeated = 0
+    for actions in range(10, 27):
+        crashes = (("client", actions, 0.7),)
+        world = World(actions, replace(BUSY, sizes=sizes, crashes=crashes, together=True)).run()
+        ((state, _),) = world.outcomes
+        for box in world.boxes.values():
+            assert isinstance(box.box, Firewall)
+            assert not box.box.invalid, world.tale()
+        if state == "finished":
+            ends = [app.endpoint for app in world.apps]
+            repeated += sum(end is not None and end.retransmitted > 4 for end in ends)
+    assert repeated > 0
+
+
 @pytest.mark.parametrize(
     ("dead", "actions", "why"),
     [

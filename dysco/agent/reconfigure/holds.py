@@ -79,11 +79,17 @@ class Holds:
         self._size += size
         return []
 
-    def let_go(self, here: Here, role: Role, now: float) -> list[Action]:
-        """Once the leg's entry is in the device, what is held leaves."""
+    def let_go(self, here: Here, role: Role, now: float, *, switched: bool = False) -> list[Action]:
+        """Once the leg's entry is in the device, what is held leaves.
+
+        `switched`: the edges are told on the new path, even if nothing is held.
+        """
         hold = here.holds.get(role)
         if hold is None:
-            return self._open(here, role, now)
+            if not switched and here.leg(role).entry.gate is not Gate.HELD:
+                return []
+            # The agent was restarted meanwhile, or its patience was over.
+            hold = here.holds[role] = Hold(now + self._patience.hold)
         if hold.phase is not Phase.HOLDING:
             return []
         hold.phase = Phase.WANTED
@@ -134,11 +140,11 @@ class Holds:
 
     def _ask(self, here: Here, role: Role, hold: Hold, now: float) -> list[Action]:
         """The data plane is to let pass what comes from now on, if it has held nothing since."""
-        leg = here.session_leg(role)
+        leg, entry = here.session_leg(role), here.leg(role).entry
         hold.tries += 1
-        if leg is None or hold.tries > MAX_TRIES:
+        if leg is None or entry.gate is not Gate.HELD or hold.tries > MAX_TRIES:
             return self._open(here, role, now)
-        return [EndHold(leg.outbound_key, here.leg(role).entry.hold)]
+        return [EndHold(leg.outbound_key, entry.hold)]
 
     def news(self, here: Here, role: Role, news: LegNews, now: float) -> list[Action]:
         """What the data plane said to that."""

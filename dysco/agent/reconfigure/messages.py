@@ -398,6 +398,10 @@ class OpenWay:
 class LetGo:
     """What this leg holds goes on its way, in order; then the gate opens."""
 
+    switched: bool = False
+    """The leg took the new path just now: the box there must learn how far the host is, even if
+    nothing is held."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:

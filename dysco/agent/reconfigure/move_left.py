@@ -128,12 +128,13 @@ class LeftMove:
         """After a restart: what is not decided goes back, what is goes on."""
         if self.state in _BEFORE:
             return self.cancel(leg, "the left anchor's agent was restarted")
-        entry = leg.entry
+        entry, held = leg.entry, leg.entry.gate is Gate.HELD
         if self.state in _DECIDED and self._path is not None:
             entry = replace(entry, path=self._path)
-        if self.state is not MoveState.SWITCHING:
-            entry = replace(entry, gate=Gate.OPEN, hold=0)
-        out: list[Do] = [SetEntry(entry)] if entry != leg.entry else []
+        out: list[Do] = [SetEntry(entry)] if held or entry != leg.entry else []
+        if held and self.state is not MoveState.SWITCHING:
+            # What was held is gone, but the host may not speak first: see Holds.
+            out.append(LetGo())
         if not self.is_over:
             self._waits = self.patience.first
             out += [*self._say(), self._wait()]

@@ -78,14 +78,16 @@ class RightMove:
         return self.state in (JoinState.LOCKED, JoinState.JOINED)
 
     def recover(self, leg: Leg) -> list[Do]:
-        """After a restart: what was held is gone, the gate opens."""
-        entry = replace(leg.entry, gate=Gate.OPEN, hold=0)
+        """After a restart: what was held is gone, the gate opens in the order of `Holds`."""
+        entry, held = leg.entry, leg.entry.gate is Gate.HELD
         if self.state in (JoinState.SWITCHED, JoinState.FINISHED) and self._path is not None:
             entry = replace(entry, path=self._path)
         if self.state is JoinState.HOLDING:
             self.state = JoinState.JOINED
         keep = self.state is JoinState.JOINED
-        return [SetEntry(entry, keep_spare=keep)] if entry != leg.entry else []
+        if not held and entry == leg.entry:
+            return []
+        return [SetEntry(entry, keep_spare=keep), LetGo(switched=entry.path is not leg.entry.path)]
 
     def grant(self, ends: Ends, leg: Leg) -> list[Do]:
         """The lock is granted, the first time or again."""
@@ -140,7 +142,9 @@ class RightMove:
         if self.state is JoinState.SWITCHED:
             return [done]
         taken = self._take(leg)
-        return [*taken, done, *self._go(JoinState.SWITCHED), LetGo(), Wake(0)] if taken else []
+        if not taken:
+            return []
+        return [*taken, done, *self._go(JoinState.SWITCHED), LetGo(switched=True), Wake(0)]
 
     def _take(self, leg: Leg) -> list[Do]:
         """The new path, if it was joined."""
@@ -161,7 +165,8 @@ class RightMove:
             spare += self._take(leg)
         elif self.state in (JoinState.JOINED, JoinState.HOLDING):
             spare.append(SetEntry(leg.entry))
-        return [*spare, LetGo(), *self._go(state), *out, Wake(0)]
+        switched = finished and bool(spare)
+        return [*spare, LetGo(switched=switched), *self._go(state), *out, Wake(0)]
 
     def forsaken(self, leg: Leg) -> list[Do]:
         """The left anchor was not heard of for the time of a lease: it stays as it is."""

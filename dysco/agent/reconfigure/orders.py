@@ -139,8 +139,8 @@ class Orders:
         """What a move alone needs."""
         member = here.member
         match what:
-            case messages.LetGo():
-                return self._holds.let_go(here, role, now)
+            case messages.LetGo(switched):
+                return self._holds.let_go(here, role, now, switched=switched)
             case messages.OpenWay():
                 try:
                     return self._moves.open_way(here, now)

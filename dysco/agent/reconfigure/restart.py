@@ -56,6 +56,7 @@ class Restart:
         self._legs = means.legs
         self._patience = means.patience
         self._turns = means.turns
+        self._holds = means.holds
         self._orders = orders
 
     def recover(
@@ -95,13 +96,15 @@ class Restart:
         return actions + self._open(now)
 
     def _open(self, now: float) -> list[Action]:
-        """Gates of moves that nobody knows of any more."""
+        """Gates of moves that nobody knows of any more, or that are over."""
         actions: list[Action] = []
         for here in self._registry.sessions.values():
             if not here.member.is_idle or here.member.lock.state is LockState.GONE:
                 continue
             for role, entry in list(here.entries.items()):
-                if entry.gate is not Gate.OPEN:
+                if entry.gate is Gate.HELD:
+                    actions += self._holds.let_go(here, role, now)
+                elif entry.gate is not Gate.OPEN:
                     whole = replace(entry, gate=Gate.OPEN, hold=0)
                     actions += self._legs.set(here, role, whole, now, keep_spare=True)
         return actions

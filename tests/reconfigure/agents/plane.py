@@ -153,6 +153,7 @@ class Plane:
         self.peers: tuple[Peer, ...] = ()
         self.alive = True
         self.crash_in = 0
+        self.died: Callable[[], None] = lambda: None
         self.outage = 0.0
         self.agent: Agent
         self._starts = 0
@@ -186,6 +187,7 @@ class Plane:
         self._life += 1
         self._timers.clear()
         self.clock.after(self.outage, self.come_back)
+        self.died()
 
     def come_back(self) -> None:
         self.start()

@@ -101,6 +101,8 @@ class Story:
     linger: float = 0.1
     crashes: tuple[tuple[str, int, float], ...] = ()
     """Host, after how many actions from the first change on, for how long."""
+    together: bool = False
+    """All agents die with the first one that does, as those of one daemon."""
     reset_at: float | None = None
     declared: bool = True
     """Whether the agents are told that boxes of kind proxy end connections."""
@@ -370,6 +372,14 @@ class World:
 
     def _doom(self, name: str, actions: int, outage: float) -> None:
         self.planes[name].crash_in, self.planes[name].outage = actions, outage
+        if self.story.together:
+            self.planes[name].died = partial(self._all_die, outage)
+
+    def _all_die(self, outage: float) -> None:
+        for plane in self.planes.values():
+            if plane.alive:
+                plane.outage = outage
+                plane.crash()
 
     # Applications.
 
@@ -637,6 +647,8 @@ class _BoxHost:
                 if self.sends is None or (self.forward, self.sends[1]) != call.sides:
                     raise LookupError("mappings of another session")
                 self.box.emit = self._emit
+                if isinstance(self.box, Firewall):
+                    self.box.forget_edges()
             case StateVerb.RESUME:
                 self.is_copied = False
             case StateVerb.DROP:

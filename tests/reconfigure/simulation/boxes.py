@@ -143,7 +143,7 @@ class Firewall(Box):
             return ""
         if s.flags & RST:
             ahead = diff(s.seq, receiver.max_ack)
-            known = sender.isn is not None and receiver.isn is not None
+            known = sender.isn is not None and receiver.max_window > 0
             return "reset out of window" if known and not 0 <= ahead <= receiver.max_window else ""
         if sender.isn is None or receiver.isn is None:
             return "no handshake"
@@ -151,6 +151,8 @@ class Firewall(Box):
         for _, block_end in s.sack:
             if diff(block_end, sacked) > 0:
                 sacked = block_end
+        if not sender.max_window:
+            self._picked_up(sender, receiver, s, window, sacked)
         if diff(s.seq, sender.max_end) > 0:
             return "beyond the window"
         if receiver.max_window and diff(s.end, add(sender.end, -receiver.max_window - 1)) <= 0:
@@ -176,6 +178,21 @@ class Firewall(Box):
             receiver.max_end = add(sacked, max(window, 1))
         if diff(s.ack, sender.max_ack) > 0:
             sender.max_ack = s.ack
+
+    def forget_edges(self) -> None:
+        """Its copy at another host knows no edges of windows: ctnetlink does not carry them."""
+        for side in self.sides:
+            side.end = side.max_end = side.max_window = side.max_ack = 0
+
+    @staticmethod
+    def _picked_up(
+        sender: _Direction, receiver: _Direction, s: Segment, window: int, sacked: int
+    ) -> None:
+        """The first segment of a direction after that is believed, whatever it says."""
+        sender.end, sender.max_window, sender.max_ack = s.end, max(window, 1), s.ack
+        sender.max_end = add(s.end, sender.max_window)
+        if not receiver.max_window:
+            receiver.end = receiver.max_end = sacked
 
     @staticmethod
     def _opened(sender: _Direction, receiver: _Direction, s: Segment, window: int) -> None:

@@ -30,7 +30,7 @@ from dysco.agent.model import (
     Peer,
     Policy,
 )
-from dysco.agent.ports import PortAllocator, PortPair
+from dysco.agent.ports import PortAllocator, PortPair, Rest
 from dysco.agent.record import long_record, short_record
 from dysco.agent.session import SETTING_UP, Leg, Session, State, Step
 from dysco.agent.settings import Settings
@@ -222,8 +222,11 @@ class Core:
         self.counters[count] += 1
         keys = session.keys
         self.table.remove(session)
+        # Of a path that was opened in the session's midst, a neighbour may still know.
+        left = count is Count.LEFT_CHAIN or session.opening
+        rest = Rest.LEFT if left else Rest.ENDED
         for leg in session.legs:
-            self.release_ports(leg, now)
+            self.release_ports(leg, now, rest)
         self._installing.pop(session.token, None)
         session.take(Step.RELEASE)
         session.syn = None
@@ -240,11 +243,12 @@ class Core:
         session.right = None
         return [Remove(leg.keys)]
 
-    def release_ports(self, leg: Leg, now: float) -> None:
+    def release_ports(self, leg: Leg, now: float, rest: Rest = Rest.ENDED) -> None:
         """The ports of a leg's subsession, if this host chose them."""
         if leg.is_right:
             ends = leg.sent
-            self.ports.release(ends.src, ends.dst, PortPair(ends.sport, ends.dport), now)
+            pair = PortPair(ends.sport, ends.dport)
+            self.ports.release(ends.src, ends.dst, pair, now, rest)
 
     def clear_conflicts(self, leg: Leg, now: float) -> list[Action]:
         """End other sessions that a new leg's five-tuples belonged to: whoever chose them anew

@@ -11,12 +11,25 @@ time never pick the same pair:
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from random import Random
 from typing import NamedTuple
 
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.model import Address
 from dysco.agent.settings import Settings
+
+LINGERS = 64.0
+"""Seconds until no host has entries of a subsession that a chain gave up: 30 s until a host hears
+that it is off the path, 32 s until it stops waiting for the end of the lock, and some time for the
+writes to the device."""
+
+
+class Rest(Enum):
+    """Why a pair rests, and so how long."""
+
+    ENDED = "its session is over"
+    LEFT = "the session goes on another way: a host that it has left may linger"
 
 
 class PortPair(NamedTuple):
@@ -40,23 +53,38 @@ class _Pool:
         self.tried = 0
         self.known: dict[int, bool] = {}
         """True: in use; False: resting."""
-        self.resting: deque[tuple[float, int]] = deque()
+        self.resting: dict[Rest, deque[tuple[float, int]]] = {rest: deque() for rest in Rest}
+        """Until when, and the number; each queue in the order of time."""
+
+    def rested(self, now: float) -> int | None:
+        """A number whose rest is over."""
+        for queue in self.resting.values():
+            if queue and queue[0][0] <= now:
+                return queue.popleft()[1]
+        return None
 
 
 class PortAllocator:
-    """Hands out port pairs, none twice before its quarantine is over."""
+    """Hands out port pairs, none twice before its quarantine is over.
+
+    A pair of a subsession that its session has left rests for LINGERS at least, whatever the
+    setting: entries that are still to be removed would be those of the next session.
+    """
 
     def __init__(self, settings: Settings, random: Random) -> None:
         self._first = settings.first_port
         self._half = (settings.last_port - settings.first_port + 1) // 2
-        self._quarantine = settings.port_quarantine
+        quarantine = settings.port_quarantine
+        self._rests = {Rest.ENDED: quarantine, Rest.LEFT: max(quarantine, LINGERS)}
         self._random = random
         self._pools: dict[tuple[Address, Address], _Pool] = {}
 
     @property
     def in_use(self) -> int:
         """Pairs that subsessions have, without those in quarantine."""
-        return sum(len(pool.known) - len(pool.resting) for pool in self._pools.values())
+        return sum(
+            len(pool.known) - sum(map(len, pool.resting.values())) for pool in self._pools.values()
+        )
 
     def allocate(self, src: Address, dst: Address, now: float) -> PortPair:
         """A pair for a subsession from `src` to `dst`, in O(1).
@@ -64,8 +92,8 @@ class PortAllocator:
         Raises SetupError when all are in use or in quarantine.
         """
         pool = self._pool(src, dst)
-        if pool.resting and pool.resting[0][0] <= now:
-            number = pool.resting.popleft()[1]
+        number = pool.rested(now)
+        if number is not None:
             pool.known[number] = True
             return self._pair(src, dst, number)
         size = self._half * self._half
@@ -80,13 +108,15 @@ class PortAllocator:
             f"all {size} port pairs from {src} to {dst} are in use or in quarantine",
         )
 
-    def release(self, src: Address, dst: Address, pair: PortPair, now: float) -> None:
+    def release(
+        self, src: Address, dst: Address, pair: PortPair, now: float, rest: Rest = Rest.ENDED
+    ) -> None:
         """The pair rests until its quarantine is over; one that isn't ours is let be."""
         pool = self._pools.get((src, dst))
         number = self._number(src, dst, pair)
         if pool is not None and number is not None and pool.known.get(number):
             pool.known[number] = False
-            pool.resting.append((now + self._quarantine, number))
+            pool.resting[rest].append((now + self._rests[rest], number))
 
     def reserve(self, src: Address, dst: Address, pair: PortPair) -> None:
         """The pair is in use: found so after a restart. One that isn't ours is let be."""

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from dysco.agent.counters import Count, SetupError
 from dysco.agent.model import Address
-from dysco.agent.ports import PortAllocator, PortPair
+from dysco.agent.ports import LINGERS, PortAllocator, PortPair, Rest
+from dysco.agent.reconfigure.left import Patience
+from dysco.agent.reconfigure.legs import LINGER, MAX_LINGERS
 from dysco.agent.settings import Settings
 
 LOW, HIGH, THIRD = (ip_address(f"10.0.0.{n}") for n in (1, 2, 3))
@@ -64,6 +66,19 @@ def test_a_released_pair_rests() -> None:
     ports.release(LOW, HIGH, pairs[4], now=20)
     ports.release(LOW, HIGH, pairs[4], now=20)
     assert drain(ports, now=40) == [pairs[4]]
+
+
+@pytest.mark.parametrize("quarantine", [0.0, 100.0])
+def test_a_pair_that_a_session_left_rests_longer(quarantine: float) -> None:
+    ports = allocator(quarantine=quarantine)
+    pairs = drain(ports)
+    ports.release(LOW, HIGH, pairs[3], 5, Rest.LEFT)
+    ports.release(LOW, HIGH, pairs[4], 6)
+    assert ports.in_use == 14
+    over = 5 + max(LINGERS, quarantine)
+    assert drain(ports, now=over - 0.1) == ([] if quarantine else [pairs[4]])
+    assert pairs[3] in drain(ports, now=over)
+    assert Patience().end + (MAX_LINGERS + 1) * LINGER < LINGERS
 
 
 def test_pairs_that_are_not_ours_are_let_be() -> None:

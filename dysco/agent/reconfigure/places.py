@@ -13,7 +13,7 @@ from __future__ import annotations
 from dysco.agent.core import Core
 from dysco.agent.events import Action, HeldLeg, Remove
 from dysco.agent.model import FiveTuple, Mapping, MappingKey, Side
-from dysco.agent.ports import PortPair
+from dysco.agent.ports import PortPair, Rest
 from dysco.agent.reconfigure.here import Here
 from dysco.agent.reconfigure.member import Role
 from dysco.agent.record import short_record
@@ -66,7 +66,7 @@ class Places:
         self._by_spare.pop(spare.reversed, None)
         if leg.is_right:
             pair = PortPair(spare.sport, spare.dport)
-            self._core.ports.release(spare.src, spare.dst, pair, now)
+            self._core.ports.release(spare.src, spare.dst, pair, now, Rest.LEFT)
         return MappingKey(Side.INBOUND, leg.host, spare.reversed)
 
     @staticmethod

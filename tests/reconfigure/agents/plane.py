@@ -134,7 +134,9 @@ class Plane:
         *,
         fate: Fate,
         punt_loss: float = 0.0,
+        settings: Settings,
     ) -> None:
+        self.settings = settings
         self.fate = fate
         self.punts = 0
         self.clock, self.source, self.host = clock, source, host
@@ -172,7 +174,7 @@ class Plane:
         self.agent = Agent(
             self.host,
             GROUP,
-            Settings(),
+            self.settings,
             epoch=self._starts,
             random=random.Random(self.source.getrandbits(64)),
         )

@@ -34,6 +34,7 @@ from dysco.agent.reconfigure.locking import LockState
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.serial import add
 from dysco.agent.session import State
+from dysco.agent.settings import Settings
 from tests.reconfigure.agents.network_nat import NetworkNat
 from tests.reconfigure.agents.plane import Datagram, Frame, Packet, Plane
 from tests.reconfigure.simulation.boxes import Box, Firewall, Inserter, Proxy, Shifter
@@ -115,6 +116,8 @@ class Story:
     ends: tuple[str, ...] = ()
     """Hosts that the server may go to."""
     limit: float = 60.0
+    settings: Settings = field(default_factory=Settings)
+    """Of all agents."""
     mishaps: tuple[Mishap, ...] | None = None
     """All that goes wrong on the network and with packet-ins; None: as chance has it."""
 
@@ -198,6 +201,7 @@ class World:
             partial(self._transmit, name),
             fate=self.fate,
             punt_loss=0.0,
+            settings=self.story.settings,
         )
         self.planes[name] = self.at[address] = plane
         if kind is not None:

@@ -1,6 +1,6 @@
 """Every format of a reconfiguration, damaged or of noise: read, or refused by name.
 
-`test_control`, `test_moves` and `tests/agent/test_wire` have what each format is by itself.
+`test_control`, `test_move_stories` and `tests/agent/test_wire` have what each format is by itself.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class Plane:
         held = tuple(
             HeldLeg(leg.key, leg.entry, leg.second)
             for leg in self.legs.values()
-            if leg.entry != Entry()
+            if leg.entry != Entry() or leg.second
         )
         mappings = tuple(self.mappings.values())
         self.tell(Recovered(mappings, held, tuple(self.journal.items())))

@@ -102,8 +102,10 @@ class Saved:
     @staticmethod
     def load(blob: bytes) -> Saved:
         """From `dump`. Raises StateError."""
-        line, _, rest = blob.partition(b"\n")
+        line, newline, rest = blob.partition(b"\n")
         try:
+            if not newline:
+                raise ValueError("it is cut off")
             head = json.loads(line)
             if head["format"] != _FORMAT:
                 raise ValueError("another format")

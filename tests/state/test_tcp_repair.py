@@ -228,3 +228,10 @@ def test_what_is_no_saved_socket_is_refused(old: bytes, new: bytes) -> None:
     assert old in blob
     with pytest.raises(StateError, match="no saved TCP socket"):
         Saved.load(blob.replace(old, new, 1))
+
+
+def test_a_saved_socket_that_is_cut_off_is_refused() -> None:
+    """Also where only the end of its first line is missing, all queues being empty."""
+    for saved in (GOOD, replace(GOOD, received=b"", sent=b"", unsent=b"")):
+        with pytest.raises(StateError, match="no saved TCP socket"):
+            Saved.load(saved.dump()[:-1])

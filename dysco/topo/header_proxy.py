@@ -121,11 +121,22 @@ async def _serve(client: socket.socket, agent: Agent) -> None:
             server.bind(src)
             await loop.sock_connect(server, dst)
             await loop.sock_sendall(server, ends.header)
-            said = asyncio.create_task(agent.fix_deltas(ends, len(ends.header)))
-            await asyncio.gather(_pass(client, server), _pass(server, client))
-            await said
-        except OSError as error:
-            log.info("%s: %s", ends, error)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(agent.fix_deltas(ends, len(ends.header)))
+                group.create_task(relay(client, server))
+        except* OSError as errors:
+            log.info("%s: %r", ends, errors)
+
+
+async def relay(one: socket.socket, other: socket.socket) -> None:
+    """All bytes, both ways, until both have ended. Raises ExceptionGroup of OSError.
+
+    Nothing of it outlives an error: the loop would go on to watch the numbers of the closed
+    sockets, and never watch those that get them next.
+    """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_pass(one, other))
+        group.create_task(_pass(other, one))
 
 
 async def _pass(source: socket.socket, sink: socket.socket) -> None:

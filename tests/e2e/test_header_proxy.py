@@ -55,12 +55,15 @@ def _line(end: socket.socket) -> bytes:
     return read
 
 
-def test_a_header_inserter_leaves(network: Network) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_header_inserter_leaves(network: Network, version: int) -> None:
     """What it added is in the server's stream for good, and in nobody's way."""
-    stream = HeadedStream(network, HEADED)
-    src, dst = (network.address(name, 4) for name in ("client", "server"))
-    assert stream.header == f"PROXY TCP4 {src} {dst} {stream.port} {HEADED}\r\n".encode()
-    network.wait_counted("header", "deltas_fixed", 0)
+    fixed = network.counted("header", "deltas_fixed")
+    stream = HeadedStream(network, HEADED, version)
+    src, dst = (network.address(name, version) for name in ("client", "server"))
+    family = f"TCP{version}"
+    assert stream.header == f"PROXY {family} {src} {dst} {stream.port} {HEADED}\r\n".encode()
+    network.wait_counted("header", "deltas_fixed", fixed)
     stream.change("--delete", "header")
     assert stream.chain() == ["client", "server"]
     stream.finish()

@@ -49,6 +49,7 @@ from dysco.agent.reconfigure.messages import (
     Toward,
     Wake,
 )
+from dysco.agent.reconfigure.no_switch import NoSwitch
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.state import Gate, Path
 
@@ -85,7 +86,7 @@ class Parties:
     """None: the session ends at the new host."""
 
 
-class LeftMove:
+class LeftMove(NoSwitch):
     """One move of one session's state, at its left anchor."""
 
     def __init__(self, request: RequestLock, parties: Parties, patience: Patience) -> None:
@@ -292,24 +293,8 @@ class LeftMove:
 
     # What the other kind of reconfiguration is told.
 
-    def refresh(self, leg: Leg) -> list[Do]:
-        """Registers say nothing to a move's left anchor."""
-        return []
-
     def new_path(self, segment: Segment, leg: Leg) -> list[Do]:
         """There is no handshake: a late segment of the old path."""
-        return []
-
-    def closing(self, leg: Leg) -> list[Do]:
-        """Nothing is latched."""
-        return []
-
-    def announced(self, leg: Leg) -> list[Do]:
-        """Nothing is announced."""
-        return []
-
-    def drained(self, leg: Leg) -> list[Do]:
-        """Nothing drains."""
         return []
 
     def _go(self, state: MoveState) -> list[Do]:

@@ -39,6 +39,7 @@ from dysco.agent.reconfigure.messages import (
     Toward,
     Wake,
 )
+from dysco.agent.reconfigure.no_switch import NoSwitch
 from dysco.agent.reconfigure.segment import Segment
 from dysco.agent.reconfigure.state import Gate, Path
 
@@ -57,7 +58,7 @@ class JoinState(Enum):
 OVER = frozenset({JoinState.FINISHED, JoinState.CANCELLED})
 
 
-class RightMove:
+class RightMove(NoSwitch):
     """One move of one session's state, at its right anchor."""
 
     def __init__(self, request: RequestLock, patience: Patience) -> None:
@@ -184,24 +185,8 @@ class RightMove:
 
     # What the other kind of reconfiguration is told.
 
-    def refresh(self, leg: Leg) -> list[Do]:
-        """Registers say nothing to a move's right anchor."""
-        return []
-
     def new_path(self, segment: Segment, leg: Leg, opening: Opening | None) -> list[Do]:
         """There is no handshake: a late segment of the old path."""
-        return []
-
-    def closing(self, leg: Leg) -> list[Do]:
-        """Nothing is latched."""
-        return []
-
-    def announced(self, leg: Leg) -> list[Do]:
-        """Nothing is announced."""
-        return []
-
-    def drained(self, leg: Leg) -> list[Do]:
-        """Nothing drains."""
         return []
 
     def revoked(self, leg: Leg) -> list[Do]:

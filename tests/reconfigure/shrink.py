@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-from tests.reconfigure.agents.world import Story
+from tests.reconfigure.agents.story import Story
 from tests.reconfigure.agents.world import World as AgentWorld
 from tests.reconfigure.simulation.complaint import ComplaintError
 from tests.reconfigure.simulation.network import Mishap, Weather

@@ -6,7 +6,8 @@ import pytest
 
 from dysco.agent.counters import Count
 from tests.reconfigure.agents.stories import story
-from tests.reconfigure.agents.world import Change, Story, World
+from tests.reconfigure.agents.story import Change, Story
+from tests.reconfigure.agents.world import World
 from tests.reconfigure.explore import try_all
 from tests.reconfigure.simulation.boxes import Firewall
 from tests.reconfigure.simulation.network import Weather

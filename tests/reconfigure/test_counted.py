@@ -14,7 +14,8 @@ from dysco.agent.reconfigure.messages import Drained, ReconfigurationId
 from dysco.agent.reconfigure.segment import ACK, Segment
 from dysco.agent.trust import Nonce
 from tests.reconfigure.agents.plane import GROUP, Packet, Plane
-from tests.reconfigure.agents.world import Change, Story, World
+from tests.reconfigure.agents.story import Change, Story
+from tests.reconfigure.agents.world import World
 from tests.reconfigure.simulation.network import Weather
 
 CHANGE = Change(0.05, "client", "server", ("b",))

@@ -6,7 +6,8 @@ import pytest
 
 from dysco.agent.counters import Count
 from dysco.agent.events import FixDeltas
-from tests.reconfigure.agents.world import HEADER, Change, Story, World
+from tests.reconfigure.agents.story import HEADER, Change, Story
+from tests.reconfigure.agents.world import World
 
 CHANGE = Change(0.05, "client", "server")
 BOXES = {"a": "header", "b": "firewall", "c": "header"}

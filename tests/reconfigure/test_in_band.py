@@ -8,7 +8,8 @@ import pytest
 
 from dysco.agent.counters import Count
 from tests.reconfigure.agents.stories import story
-from tests.reconfigure.agents.world import Change, Nat, Story, World
+from tests.reconfigure.agents.story import Change, Nat, Story
+from tests.reconfigure.agents.world import World
 
 CHANGES = [
     # boxes, chain, change

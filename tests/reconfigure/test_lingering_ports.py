@@ -11,7 +11,8 @@ from dysco.agent.counters import SetupError
 from dysco.agent.model import FiveTuple, Side
 from dysco.agent.settings import Settings
 from tests.reconfigure.agents.plane import Plane
-from tests.reconfigure.agents.world import Change, Story, World
+from tests.reconfigure.agents.story import Change, Story
+from tests.reconfigure.agents.world import World
 
 NO_QUARANTINE = Settings(first_port=61000, last_port=61003, port_quarantine=0)
 """Four pairs for each neighbour: all that are free can be looked at."""

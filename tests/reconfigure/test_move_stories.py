@@ -26,7 +26,8 @@ from dysco.agent.reconfigure.state import Entry, OldWay, Registers
 from dysco.agent.record import RecordError
 from dysco.agent.session import Leg, OnFailure, Session, State
 from tests.reconfigure.agents.stories import MOVES, move
-from tests.reconfigure.agents.world import Calls, Change, Story, World
+from tests.reconfigure.agents.story import Calls, Change, Story
+from tests.reconfigure.agents.world import World
 from tests.reconfigure.simulation.boxes import Firewall
 
 SEEDS = 4

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dysco.agent.counters import Count
-from tests.reconfigure.agents.world import Change, Story, World
+from tests.reconfigure.agents.story import Change, Story
+from tests.reconfigure.agents.world import World
 
 BOXES = {"a": "proxy", "b": "firewall"}
 SIZES = (60_000, 60_000)

@@ -10,7 +10,8 @@ import pytest
 from dysco.agent.events import CancelReconfiguration, CloseSession
 from dysco.agent.reconfigure.turns import WAITING
 from tests.reconfigure.agents.plane import Plane
-from tests.reconfigure.agents.world import Change, Story, World
+from tests.reconfigure.agents.story import Change, Story
+from tests.reconfigure.agents.world import World
 
 CHANGE = Change(0.05, "client", "server", ("b",))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from tests.reconfigure.agents.world import Calls, Change, Story
+from tests.reconfigure.agents.story import Calls, Change, Story
 from tests.reconfigure.simulation.network import Weather
 from tests.reconfigure.simulation.tcp import Options
 
